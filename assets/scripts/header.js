@@ -1,0 +1,109 @@
+/* The header bar, the tabs, and the start of the page. */
+"use strict";
+
+(() => {
+  const { call, windows, wait, backoff, t, locale, theme, outbox, supply } = Whetstone;
+
+  const headers = new Set();
+
+  function mountHeader(element) {
+    const root = element.querySelector(".ws-header");
+    headers.add(root);
+    root.querySelector("[data-act=theme]").addEventListener("click", theme.toggle);
+    root.querySelector("[data-act=language]").addEventListener("click", locale.toggle);
+    locale.translate(root);
+    paintHeaders();
+    watchTabs();
+    Whetstone.words.start();
+    start();
+  }
+
+  function paintHeaders() {
+    for (const root of headers) {
+      root.querySelector("[data-part=name]").textContent = Whetstone.me?.name ?? "";
+      root.querySelector("[data-part=sign_out]").hidden = !Whetstone.me?.can_sign_out;
+    }
+  }
+
+  function watchTabs() {
+    const bar = document.querySelector("[role=tablist]");
+    if (!bar) return;
+    locale.translateTabs();
+    new MutationObserver(locale.translateTabs).observe(bar.parentElement, {
+      childList: true,
+      subtree: true,
+      characterData: true,
+    });
+    openTab();
+    addEventListener("hashchange", openTab);
+    new MutationObserver(rememberTab).observe(bar.parentElement, {
+      subtree: true,
+      attributeFilter: ["aria-selected"],
+    });
+  }
+
+  /** Bring the tab to the front that the address names; on a narrow page it may be in the menu. */
+  function openTab() {
+    const name = location.hash.slice(1);
+    if (!name) return;
+    const label = t(`tab.${name.replaceAll("-", "_")}`);
+    const inMenu = [...document.querySelectorAll("#ws-tabs .overflow-dropdown button")].find(
+      (button) => button.textContent.trim() === label,
+    );
+    (document.getElementById(`tab-${name}-button`) ?? inMenu)?.click();
+  }
+
+  /** The address names the tab in front, so that a reload or a bookmark finds it again. */
+  function rememberTab() {
+    const id = document.querySelector("#ws-tabs [role=tab][aria-selected=true]")?.id ?? "";
+    const name = /^tab-(.+)-button$/.exec(id)?.[1];
+    if (name) history.replaceState(null, "", name === "compare" ? location.pathname : `#${name}`);
+  }
+
+  let isStarted = false;
+
+  async function start() {
+    if (isStarted) return;
+    isStarted = true;
+    locale.load();
+    for (let attempt = 0; Whetstone.me === null; attempt++) {
+      try {
+        Whetstone.me = await call("GET", "/api/me");
+      } catch (error) {
+        if (error.isSignedOut) {
+          location.assign("/login");
+          return;
+        }
+        await wait(backoff(attempt));
+      }
+    }
+    paintHeaders();
+    Whetstone.keys.open(Whetstone.me.id);
+    Whetstone.compare.setProject();
+    windows?.postMessage({ signedIn: Whetstone.me.id });
+    // An undo on its way decides what is open here, so what is unsent goes first, but not for long.
+    const sent = outbox.open(Whetstone.me.id, Whetstone.me.name);
+    Whetstone.drafts.open();
+    await Promise.race([sent, wait(3000)]);
+    supply.refill();
+  }
+
+  locale.onChange(() => headers.forEach((root) => locale.translate(root)));
+
+  // One browser has one session: somebody else signed in here makes this window theirs too.
+  windows?.addEventListener("message", ({ data }) => {
+    if (!data.signedIn || Whetstone.me === null || data.signedIn === Whetstone.me.id) return;
+    isLeavingToSignIn = true;
+    location.reload();
+  });
+
+  let isLeavingToSignIn = false;
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("a[href='/login']")) isLeavingToSignIn = true;
+  });
+  addEventListener("beforeunload", (event) => {
+    if (outbox.unsent().length && !isLeavingToSignIn) event.preventDefault();
+  });
+
+  Whetstone.mountHeader = mountHeader;
+})();

@@ -1,0 +1,438 @@
+"""Who gets which comparison: leases in memory, durable before they are handed out.
+
+Knows ids and counts only. The pool is rebuilt from the store at start; claiming is one step
+under one lock, so two people never hold the last place of the same comparison. What the live
+policy wrote goes out before what an earlier one wrote, and within each what was begun before what
+is new.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import NamedTuple
+
+from store import comparisons, policies
+from store.db import Store
+from store.records import Comparison, Lease, Verdict
+
+LEASE_LIFE = timedelta(minutes=30)
+
+
+class PoolCounts(NamedTuple):
+    """`ready`: claimable by somebody; `done`: as many judgments as required; `total`: all.
+
+    What a lead has withdrawn is in none of them.
+    """
+
+    ready: int
+    done: int
+    total: int
+
+
+class Claim(NamedTuple):
+    """What a page gets, and which of the leases that it holds are its annotator's no longer."""
+
+    leases: list[Lease]
+    gone: list[str]
+
+
+@dataclass
+class _Task:
+    """One comparison's places. A judged or leased place is taken; a skip gives it back.
+
+    `era` counts promotions: it tells whether the policy that is live now wrote the responses.
+    A reserved one is somebody's own, made and judged elsewhere: it counts, and is handed to nobody.
+    A withdrawn one is handed to nobody either, and does not count.
+    """
+
+    id: str
+    size: int
+    places: int
+    era: int
+    is_reserved: bool = False
+    is_withdrawn: bool = False
+    judged_by: set[str] = field(default_factory=set)
+    skipped_by: set[str] = field(default_factory=set)
+    leases: dict[str, Lease] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.is_withdrawn and len(self.judged_by) >= self.places
+
+    @property
+    def is_claimable(self) -> bool:
+        return self.is_given_out and len(self.judged_by) + len(self.leases) < self.places
+
+    @property
+    def is_given_out(self) -> bool:
+        return not (self.is_reserved or self.is_withdrawn)
+
+    def suits(self, annotator_id: str) -> bool:
+        return self.is_claimable and not (
+            annotator_id in self.judged_by
+            or annotator_id in self.skipped_by
+            or annotator_id in self.leases
+        )
+
+
+class _Line:
+    """Claimable tasks in the order in which they came; nobody looks at one twice in vain.
+
+    A task that did not suit somebody is shown to them again only once it was `put` again, as
+    everything does that gives a place back: a claim costs what it finds, not what waits.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, _Task] = {}
+        self._order: list[_Task] = []  # a task once for each time that it was put
+        self._looked_at: dict[str, int] = {}  # by annotator: how many of `_order`
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[_Task]:
+        return iter(self._tasks.values())
+
+    def put(self, task: _Task) -> None:
+        """Let everybody look at it, also those who have looked before."""
+        self._tasks[task.id] = task
+        self._order.append(task)
+        if len(self._order) > 2 * len(self._tasks) + 1000:
+            self._order = list(self._tasks.values())
+            self._looked_at.clear()
+
+    def remove(self, task: _Task) -> None:
+        """Idempotent."""
+        self._tasks.pop(task.id, None)
+
+    def take(self, annotator_id: str, want: int) -> list[_Task]:
+        """The next ones, up to `want`, that suit the annotator; they stay in the line."""
+        found: dict[str, _Task] = {}
+        at = self._looked_at.get(annotator_id, 0)
+        while at < len(self._order) and len(found) < want:
+            task = self._order[at]
+            at += 1
+            if task.id in self._tasks and task.suits(annotator_id):
+                found[task.id] = task
+        self._looked_at[annotator_id] = at
+        return list(found.values())
+
+
+class _Lines(NamedTuple):
+    """What one of two eras has to be judged: begun ones go out first, so that they get done."""
+
+    begun: _Line
+    new: _Line
+
+
+class Assignment:
+    """Hands out comparisons, `min_submitted` judgments each, never twice to one annotator."""
+
+    def __init__(self, store: Store, *, min_submitted: int = 1, rng: random.Random) -> None:
+        self._store = store
+        self._rng = rng
+        self._lock = threading.Lock()  # protects everything below
+        self._min_submitted = min_submitted
+        self._tasks: dict[str, _Task] = {}
+        self._fresh = _Lines(_Line(), _Line())
+        self._stale = _Lines(_Line(), _Line())
+        self._lines = (*self._fresh, *self._stale)  # in the order in which they are served
+        self._era = 0
+        self._held: dict[str, dict[str, _Task]] = {}  # by annotator, then by lease
+        self._done = 0
+        self._withdrawn = 0
+        self._fresh_since = policies.replaced_at(store) or datetime.min.replace(tzinfo=UTC)
+        self.reload()
+        self._hold_open_leases()
+
+    def add(self, new: Sequence[Comparison], *, made_at: datetime) -> None:
+        """Comparisons that people may judge from now on.
+
+        They are stale when their writing began, at `made_at`, before the live policy was live.
+        """
+        with self._lock:
+            for comparison in new:
+                size = len(comparison.completion_ids)
+                self._requeue(self._take_in(comparison.id, size, made_at))
+
+    def reserve(self, comparison: Comparison, *, made_at: datetime) -> None:
+        """Count a comparison that somebody made for themselves; nobody is ever given it here."""
+        with self._lock:
+            self._take_in(comparison.id, len(comparison.completion_ids), made_at, is_reserved=True)
+
+    def reload(self) -> None:
+        """Take in comparisons that came into the store by another way, such as an import."""
+        found = comparisons.progress(self._store)
+        with self._lock:
+            for row in found:
+                if row.comparison_id in self._tasks:
+                    continue
+                task = self._take_in(
+                    row.comparison_id,
+                    row.size,
+                    row.created_at,
+                    is_reserved=row.reserved_for is not None,
+                )
+                task.judged_by.update(row.annotator_ids)
+                task.skipped_by.update(row.skipped_by)
+                self._done += task.is_done
+                if row.is_withdrawn:
+                    self._withdraw(task)
+                self._requeue(task)
+
+    def withdraw(self, comparison_id: str) -> None:
+        """Hand a comparison to nobody from now on; who holds it loses it. Idempotent.
+
+        It must be noted in the store already, so that the next start knows it too.
+        """
+        with self._lock:
+            task = self._tasks.get(comparison_id)
+            if task is not None and not task.is_withdrawn:
+                self._withdraw(task)
+
+    def restore(self, comparison_id: str) -> None:
+        """Undo `withdraw`. Idempotent."""
+        with self._lock:
+            task = self._tasks.get(comparison_id)
+            if task is not None and task.is_withdrawn:
+                task.is_withdrawn = False
+                self._withdrawn -= 1
+                self._done += task.is_done
+                self._requeue(task)
+
+    def make_stale(self, *, since: datetime) -> None:
+        """Another policy is live `since` then: what is older goes out when nothing newer waits."""
+        with self._lock:
+            self._fresh_since = since
+            self._era += 1
+            for task in [task for line in self._fresh for task in line]:
+                self._requeue(task)
+
+    def require(self, min_submitted: int) -> None:
+        """Ask for that many judgments of every comparison, also of those that are done.
+
+        Leases that people hold stay theirs, even where no place is left for them; a reserved
+        comparison is one person's and stays so.
+        """
+        with self._lock:
+            self._min_submitted = min_submitted
+            for task in self._tasks.values():
+                if task.is_reserved:
+                    continue
+                was_done, was_claimable = task.is_done, task.is_claimable
+                task.places = min_submitted
+                self._done += task.is_done - was_done
+                if task.is_claimable != was_claimable:
+                    self._requeue(task)
+
+    def claim(self, annotator_id: str, want: int, *, held: Sequence[str]) -> Claim:
+        """Up to `want` leases that are not in `held`: first those the annotator has open already.
+
+        `held` are lease ids that the annotator's page shows or waits to show; they are renewed,
+        and taken back where they were released or had expired and nobody took the place.
+        """
+        with self._lock:
+            self._expire()
+            known = self._held.get(annotator_id, {})
+            unknown = [id for id in held if id not in known]
+        missing = comparisons.get_leases(self._store, unknown) if unknown else {}
+        with self._lock:
+            gone = [id for id in unknown if not self._hold_again(annotator_id, missing.get(id))]
+            own = self._renew(annotator_id, set(held))
+            fresh = self._draw(annotator_id, want - len(own))
+        self._record(fresh)
+        return Claim(own[:want] + fresh, gone)
+
+    def settle(self, comparison_id: str, annotator_id: str, verdict: Verdict) -> None:
+        """Book what a durable judgment said; a retraction gives the comparison back."""
+        with self._lock:
+            task = self._tasks.get(comparison_id)
+            if task is None:
+                return
+            self._give_back(task, annotator_id)
+            self._book(task, annotator_id, verdict)
+            self._requeue(task)
+
+    def reinstate(self, lease: Lease) -> Lease:
+        """Give an annotator back what they judged, in the same display order; it is open again."""
+        renewed = _renewed(lease, self._store)
+        with self._lock:
+            task = self._tasks.get(lease.comparison_id)
+            if task is not None:
+                self._book(task, lease.annotator_id, Verdict.RETRACTED)
+                if task.is_given_out:
+                    self._hold(task, renewed)
+        return renewed
+
+    def release(self, annotator_id: str, lease_ids: Sequence[str]) -> None:
+        """Give comparisons back unjudged, for instance when a page is closed."""
+        with self._lock:
+            own = self._held.get(annotator_id, {})
+            for task in [own[id] for id in lease_ids if id in own]:
+                self._give_back(task, annotator_id)
+                self._requeue(task)
+
+    def lease(self, annotator_id: str, lease_id: str) -> Lease | None:
+        """The open lease with this id, if the annotator holds it."""
+        with self._lock:
+            task = self._held.get(annotator_id, {}).get(lease_id)
+            return task.leases[annotator_id] if task else None
+
+    def counts(self) -> PoolCounts:
+        """How full the pool is."""
+        with self._lock:
+            return PoolCounts(
+                ready=sum(map(len, self._lines)),
+                done=self._done,
+                total=len(self._tasks) - self._withdrawn,
+            )
+
+    def count_fresh(self, limit: int) -> int:
+        """How many comparisons of the live policy wait that nobody has touched, up to `limit`.
+
+        One that somebody judged, skipped or holds may suit nobody else who is here, so it must not
+        keep others from being made.
+        """
+        with self._lock:
+            self._expire()
+            waiting = (t for t in self._fresh.new if not (t.skipped_by or t.leases))
+            return sum(1 for _ in islice(waiting, limit))
+
+    def count_skipped_by_all(self) -> int:
+        """How many comparisons were skipped by everyone who saw them; nobody sees them now."""
+        with self._lock:
+            self._expire()
+            new = (task for lines in (self._fresh, self._stale) for task in lines.new)
+            return sum(1 for task in new if task.skipped_by and not task.leases)
+
+    def is_anything_open(self) -> bool:
+        """Somebody can have, or has, a comparison that is not judged by as many as required."""
+        with self._lock:
+            return any(map(len, self._lines)) or any(self._held.values())
+
+    def _withdraw(self, task: _Task) -> None:
+        self._done -= task.is_done
+        task.is_withdrawn = True
+        self._withdrawn += 1
+        for annotator_id in list(task.leases):
+            self._give_back(task, annotator_id)
+        self._requeue(task)
+
+    def _take_in(
+        self, id: str, size: int, made_at: datetime, *, is_reserved: bool = False
+    ) -> _Task:
+        if id not in self._tasks:
+            era = self._era if made_at >= self._fresh_since else self._era - 1
+            places = 1 if is_reserved else self._min_submitted
+            self._tasks[id] = _Task(id, size, places, era, is_reserved)
+        return self._tasks[id]
+
+    def _hold_open_leases(self) -> None:
+        """At start: who came last keeps a place that the one before had given back."""
+        found = comparisons.open_leases(self._store, now=self._store.clock())
+        kept = []
+        with self._lock:
+            for lease in reversed(found):
+                task = self._tasks.get(lease.comparison_id)
+                if task is not None and task.suits(lease.annotator_id):
+                    task.leases[lease.annotator_id] = lease
+                    kept.append(lease)
+            for lease in reversed(kept):
+                self._hold(self._tasks[lease.comparison_id], lease)
+
+    def _hold_again(self, annotator_id: str, lease: Lease | None) -> bool:
+        """Whether a lease that was let go could be given back to the one who had it."""
+        task = self._tasks.get(lease.comparison_id) if lease else None
+        if lease is None or task is None or lease.annotator_id != annotator_id:
+            return False
+        if not task.suits(annotator_id):
+            return False
+        self._hold(task, lease)
+        return True
+
+    def _record(self, leases: Sequence[Lease]) -> None:
+        """Make new leases durable; nobody holds them when that fails."""
+        if not leases:
+            return
+        try:
+            comparisons.record_leases(self._store, leases)
+        except BaseException:
+            with self._lock:
+                for lease in leases:
+                    task = self._tasks[lease.comparison_id]
+                    self._give_back(task, lease.annotator_id)
+                    self._requeue(task)
+            raise
+
+    def _book(self, task: _Task, annotator_id: str, verdict: Verdict) -> None:
+        self._done -= task.is_done
+        task.judged_by.discard(annotator_id)
+        task.skipped_by.discard(annotator_id)
+        if verdict is Verdict.SKIPPED:
+            task.skipped_by.add(annotator_id)
+        elif verdict is not Verdict.RETRACTED:
+            task.judged_by.add(annotator_id)
+        self._done += task.is_done
+
+    def _requeue(self, task: _Task) -> None:
+        """Into the line where it belongs, after a place was taken or given back."""
+        lines = self._fresh if task.era == self._era else self._stale
+        own = lines.begun if task.judged_by else lines.new
+        for line in self._lines:
+            if line is not own or not task.is_claimable:
+                line.remove(task)
+        if task.is_claimable:
+            own.put(task)
+
+    def _hold(self, task: _Task, lease: Lease) -> None:
+        self._give_back(task, lease.annotator_id)
+        task.leases[lease.annotator_id] = lease
+        self._held.setdefault(lease.annotator_id, {})[lease.id] = task
+        self._requeue(task)
+
+    def _give_back(self, task: _Task, annotator_id: str) -> None:
+        lease = task.leases.pop(annotator_id, None)
+        if lease is not None:
+            self._held.get(annotator_id, {}).pop(lease.id, None)
+
+    def _expire(self) -> None:
+        now = self._store.clock()
+        for annotator_id, own in self._held.items():
+            for task in list(own.values()):
+                if task.leases[annotator_id].expires_at <= now:
+                    self._give_back(task, annotator_id)
+                    self._requeue(task)
+
+    def _renew(self, annotator_id: str, held: set[str]) -> list[Lease]:
+        """Renew every open lease of the annotator; returns those that the page does not hold."""
+        unheld = []
+        for lease_id, task in self._held.get(annotator_id, {}).items():
+            task.leases[annotator_id] = renewed = _renewed(task.leases[annotator_id], self._store)
+            if lease_id not in held:
+                unheld.append(renewed)
+        return unheld
+
+    def _draw(self, annotator_id: str, want: int) -> list[Lease]:
+        chosen: list[_Task] = []
+        for line in self._lines:
+            chosen += line.take(annotator_id, want - len(chosen))
+        leases = [self._new_lease(task, annotator_id) for task in chosen]
+        for task, lease in zip(chosen, leases, strict=True):
+            self._hold(task, lease)
+        return leases
+
+    def _new_lease(self, task: _Task, annotator_id: str) -> Lease:
+        order = list(range(task.size))
+        self._rng.shuffle(order)
+        now = self._store.clock()
+        return Lease(uuid.uuid4().hex, task.id, annotator_id, tuple(order), now, now + LEASE_LIFE)
+
+
+def _renewed(lease: Lease, store: Store) -> Lease:
+    return replace(lease, expires_at=store.clock() + LEASE_LIFE)

@@ -1,0 +1,144 @@
+"""The Arena tab: its static markup. `assets/scripts/arena.js` brings it to life.
+
+No Gradio events and no state, as on the Compare tab; its verdicts are the same buttons.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from labeling.project import Scale
+from labeling.ui.compare import skip_dialog, verdict_buttons
+from labeling.ui.shell import Strings, script_tag
+
+_EXAMPLES = ("one", "two", "three")
+MAX_MESSAGE = 20_000
+
+
+def render() -> None:
+    """Draw the tab."""
+    gr.HTML(
+        html_template=markup(Strings("en")),
+        js_on_load="window.Whetstone.arena.mount(element)",
+        head=script_tag(),
+        apply_default_css=False,
+        elem_id="ws-arena",
+    )
+
+
+def markup(strings: Strings) -> str:
+    """The page before it is known who is here: a frame without a conversation."""
+    span, label = strings.span, strings.label
+    verdicts = "".join(verdict_buttons(strings, scale) for scale in Scale)
+    return f"""
+<section class="ws-compare ws-arena" data-state="loading" data-scale="{Scale.PLAIN}"
+  data-kind="pair" data-count="2" {label("tab.arena")}>
+  <div class="ws-strip">
+    <h1 class="ws-visually-hidden">{span("tab.arena")}</h1>
+    {_tool(strings, "new", "n")}
+    {_tool(strings, "list", "o")}
+    <span class="ws-strip-gap"></span>
+    <span class="ws-status" data-part="status" data-state="saved"><i aria-hidden="true"></i
+      ><span data-part="status_text">{strings.text("status.saved")}</span></span>
+  </div>
+  <div class="ws-arena-scroll" data-part="scroll" tabindex="0" role="group"
+    {label("conversation.label")}>
+    <div class="ws-arena-inner">
+      {_empty(strings)}
+      <div class="ws-arena-messages" data-part="messages"></div>
+      <div class="ws-columns" data-part="columns" hidden>
+        {_response(strings, "a")}
+        {_response(strings, "b")}
+      </div>
+    </div>
+  </div>
+  <div class="ws-arena-note" data-part="note" hidden>
+    <span data-part="note_text" dir="auto"></span>
+    <button type="button" class="ws-small" data-act="undo" data-part="undo" hidden
+      data-keys="page.undo">{span("verdict.undo")}<kbd aria-hidden="true"></kbd></button>
+  </div>
+  <div class="ws-bar" data-part="bar" hidden>
+    {verdicts}
+    <div class="ws-bar-foot">
+      <span class="ws-last" data-part="hint"></span>
+      <div class="ws-bar-tools">
+      {_tool(strings, "stop", "Esc", "Escape")}
+      {_tool(strings, "again", "a")}
+      <button type="button" class="ws-tool" data-act="skip" data-keys="page.skip"
+        >{span("verdict.skip")}<kbd aria-hidden="true"></kbd></button>
+      </div>
+    </div>
+  </div>
+  <div class="ws-bar ws-arena-ask" data-part="ask" role="group" {label("arena.ask")} hidden>
+    <p>{span("arena.ask")}</p>
+    <div class="ws-arena-choices">
+      {_choice(strings, "go_on_0", "arena.go_on_a", "1")}
+      {_choice(strings, "go_on_1", "arena.go_on_b", "2")}
+      {_choice(strings, "again", "arena.try_again", "a")}
+    </div>
+  </div>
+  <form class="ws-composer" data-part="composer" hidden>
+    <textarea data-part="text" rows="1" maxlength="{MAX_MESSAGE}" dir="auto" enterkeyhint="send"
+      placeholder="{strings.text("arena.placeholder")}" data-t-placeholder="arena.placeholder"
+      {label("arena.message")}></textarea>
+    <button type="submit" class="ws-send" data-part="send" {label("arena.send")}
+      ><span data-t="arena.send">{strings.text("arena.send")}</span><kbd aria-hidden="true">↵</kbd
+      ></button>
+  </form>
+  {skip_dialog(strings, "ws-arena-skip")}
+  {_list_dialog(strings)}
+</section>
+"""
+
+
+def _empty(strings: Strings) -> str:
+    examples = "".join(
+        f'<button type="button" class="ws-example" data-example="{name}" dir="auto">'
+        f"{strings.span(f'arena.example_{name}')}</button>"
+        for name in _EXAMPLES
+    )
+    return f"""
+<div class="ws-arena-empty" data-part="empty" hidden>
+  <h2>{strings.span("arena.empty_title")}</h2>
+  <p>{strings.span("arena.empty_body")}</p>
+  <div class="ws-examples" role="group" {strings.label("arena.examples")}>{examples}</div>
+</div>"""
+
+
+def _response(strings: Strings, letter: str) -> str:
+    return f"""
+<section class="ws-response" aria-labelledby="ws-arena-{letter}">
+  <div class="ws-response-head">
+    <h2 id="ws-arena-{letter}">{strings.span(f"response.{letter}")}</h2>
+  </div>
+  <div class="ws-arena-body"></div>
+</section>"""
+
+
+def _tool(strings: Strings, act: str, key: str, shortcut: str | None = None) -> str:
+    return (
+        f'<button type="button" class="ws-tool" data-act="{act}"'
+        f' aria-keyshortcuts="{shortcut or key}">{strings.span(f"arena.{act}")}'
+        f'<kbd aria-hidden="true">{key}</kbd></button>'
+    )
+
+
+def _choice(strings: Strings, act: str, text: str, key: str) -> str:
+    return (
+        f'<button type="button" class="ws-verdict" data-act="{act}" aria-keyshortcuts="{key}">'
+        f'{strings.span(text)}<kbd aria-hidden="true">{key}</kbd></button>'
+    )
+
+
+def _list_dialog(strings: Strings) -> str:
+    span = strings.span
+    return f"""
+<dialog class="ws-dialog ws-drawer" data-part="list" aria-labelledby="ws-arena-list-title">
+  <div class="ws-drawer-head">
+    <h2 id="ws-arena-list-title">{span("arena.list")}</h2>
+    <button type="button" class="ws-tool" data-act="close">{span("keys.close")}<kbd
+      aria-hidden="true">Esc</kbd></button>
+  </div>
+  <p class="ws-quiet" data-part="list_note" role="status"></p>
+  <ol class="ws-arena-list" data-part="list_items"></ol>
+</dialog>"""

@@ -1,0 +1,289 @@
+"""The Policies tab: versions with their lineage and what people say of them; promote, roll back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import gradio as gr
+
+from labeling import i18n
+from labeling.access import Actor
+from labeling.i18n import mark, plural, say, t
+from labeling.promoting import Duel, Promoting, VersionRow
+from labeling.sessions import Sessions
+from labeling.ui import actions, html
+from labeling.ui.guard import Action, acted, guarded
+from labeling.ui.html import EMPTY, Html, el
+from labeling.ui.train import promoted
+from store.db import utc_now
+from store.errors import BadInput
+from store.records import Policy, Promotion, PromotionKind
+from training.policy_host import HostState, HostStatus, PolicyHost
+
+POLL_S = 1.0
+SHOWN_DUELS = 3
+
+_HOST = {
+    HostState.LOADING: (mark("Loading the model"), "warn"),
+    HostState.READY: (mark("Ready|host"), "good"),
+    HostState.FAILED: (mark("Failed to load"), "bad"),
+    HostState.CLOSED: (mark("Closed"), "quiet"),
+}
+_KINDS = {
+    PromotionKind.INITIAL: mark("First policy"),
+    PromotionKind.PROMOTE: mark("Promoted"),
+    PromotionKind.ROLL_BACK: mark("Rolled back to"),
+}
+
+
+def render(sessions: Sessions, promoting: Promoting, host: PolicyHost) -> None:
+    """Draw the tab."""
+    PoliciesTab(sessions, promoting, host).draw()
+
+
+class PoliciesTab:
+    """The tab's components and what happens on them."""
+
+    def __init__(self, sessions: Sessions, promoting: Promoting, host: PolicyHost) -> None:
+        self._sessions = sessions
+        self._promoting = promoting
+        self._host = host
+
+    def draw(self) -> None:
+        """Lay the tab out and connect it."""
+        head = actions.static(
+            "policies-head",
+            html.page_head(
+                "Policies", "Every version, where it came from, and how people like it when blind."
+            ),
+        )
+        self.live = actions.area("policies-live")
+        self.swap = actions.area("policies-swap")
+        self.versions = actions.area("policies-versions")
+        self.history = actions.area("policies-history")
+        self.timer = gr.Timer(POLL_S, active=False)
+        everything = [self.live, self.swap, self.versions, self.history, self.timer]
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        opened = guarded(self._sessions, self.open)
+        actions.on_open(head, opened, [], everything)
+        self.timer.tick(
+            guarded(self._sessions, self.open, inline=self.stop_following),
+            None,
+            everything,
+            concurrency_id="host-state",
+            **quiet,
+        )
+        for place in (self.live, self.versions):
+            actions.on_action(place, acted(self._sessions, self.act), [], everything)
+
+    def open(self, actor: Actor) -> dict[Any, Any]:
+        """Everything, as it is now; followed while the model loads."""
+        return self._everything(actor) | {self.swap: EMPTY}
+
+    def act(self, actor: Actor, action: Action) -> dict[Any, Any]:
+        """Make another version live."""
+        if action.act == "promote":
+            report = self._promoting.promote(actor, action.key)
+        elif action.act == "roll-back":
+            report = self._promoting.roll_back(actor)
+        else:
+            raise BadInput("There is nothing to do that is called {act!r}.", act=action.act)
+        return self._everything(actor) | {self.swap: promoted(report, id="policy-promoted")}
+
+    def stop_following(self, message: str) -> dict[Any, Any]:
+        """Why the state is no longer shown."""
+        notice = html.notice("bad", t("The state cannot be shown."), message)
+        return {self.swap: notice, self.timer: gr.Timer(active=False)}
+
+    def _everything(self, actor: Actor) -> dict[Any, Any]:
+        rows, history = self._promoting.versions(actor), self._promoting.history(actor)
+        names = {person.id: person.name for person in self._sessions.people(actor)}
+        status, now = self._host.status(), utc_now()
+        can_promote = status.state is HostState.READY
+        return {
+            self.live: live_card(rows, history, status),
+            self.versions: version_list(rows, can_promote=can_promote, now=now),
+            self.history: history_card(history, names, now),
+            self.timer: gr.Timer(active=status.state is HostState.LOADING),
+        }
+
+
+def live_card(rows: Sequence[VersionRow], history: Sequence[Promotion], status: HostStatus) -> Html:
+    """Which version answers now, how its host is, and the way back."""
+    live = next((row.policy for row in rows if row.is_live), None)
+    previous = history[0].previous_version if history else None
+    label, tone = _HOST[status.state]
+    back = EMPTY
+    if previous is not None and live is not None and previous != live.version:
+        back = html.button(
+            t("Roll back to {previous}", previous=previous),
+            "roll-back",
+            ask=t(
+                "{previous} answers again from the next response on. {version} stays here and "
+                "can be promoted again.",
+                previous=previous,
+                version=live.version,
+            ),
+            ask_title=t("Roll back to {previous}?", previous=previous),
+            id="policy-roll-back",
+            disabled=status.state is not HostState.READY,
+        )
+    body = html.figures(
+        html.figure(live.version if live else t("none"), t("is live"), id="policy-live"),
+        html.figure(_short_name(live.base_model) if live else "—", t("base model")),
+        el(
+            "div",
+            html.pill(t(label), tone, id="host-state"),
+            el("span", t("the host"), class_="wsl-figure-label"),
+            class_="wsl-figure",
+        ),
+        html.figure(f"{status.queue_depth:,}", t("responses being written")),
+    )
+    trouble = EMPTY
+    if status.state is HostState.FAILED:
+        trouble = html.notice(
+            "bad",
+            t("The policy could not be loaded."),
+            say(status.message),
+            t(
+                "Judging goes on with what is written already. Correct the model folder and "
+                "start Whetstone again."
+            ),
+        )
+    elif status.state is not HostState.READY:
+        trouble = el("p", say(status.message), class_="wsl-note")
+    return html.section(t("Live"), body, trouble, aside=back)
+
+
+def version_list(rows: Sequence[VersionRow], *, can_promote: bool, now: datetime) -> Html:
+    """Every version as a card, newest first."""
+    if not rows:
+        return html.empty(t("No policy yet"), t("One appears when the base model has been loaded."))
+    cards = [_version(row, can_promote=can_promote, now=now) for row in rows]
+    return el(
+        "section", el("h3", t("Versions")), el("div", *cards, class_="wsl-versions"), id="versions"
+    )
+
+
+def history_card(history: Sequence[Promotion], names: Mapping[str, str], now: datetime) -> Html:
+    """Every change of the live policy."""
+    rows = [
+        [
+            t(_KINDS[change.kind]),
+            el("code", change.version),
+            el("code", change.previous_version) if change.previous_version else "—",
+            html.written(names.get(change.annotator_id, change.annotator_id))
+            if change.annotator_id
+            else t("Whetstone, at start"),
+            html.ago(change.created_at, now),
+        ]
+        for change in history
+    ]
+    heads = (t("What"), t("Version"), t("Before|version"), t("By"), t("When"))
+    return html.section(t("History"), html.table(heads, rows, id="policy-history"))
+
+
+def _version(row: VersionRow, *, can_promote: bool, now: datetime) -> Html:
+    policy = row.policy
+    if row.is_live:
+        state = html.pill(t("live"), "good")
+    else:
+        state = html.button(
+            t("Promote"),
+            "promote",
+            key=policy.version,
+            id=f"promote-{policy.version}",
+            disabled=not can_promote,
+            title=None if can_promote else t("Wait until the host is ready."),
+        )
+    head = el("div", el("h4", policy.version), state, class_="wsl-card-head")
+    lineage = html.definitions(
+        [
+            (t("Trained from"), policy.parent_version or t("nothing: the base model")),
+            *_training_of(policy),
+            (t("Base"), el("span", _short_name(policy.base_model), title=policy.base_model)),
+            (t("Made|when"), html.ago(policy.created_at, now)),
+        ]
+    )
+    classes = "wsl-card wsl-version wsl-version-live" if row.is_live else "wsl-card wsl-version"
+    return el("article", head, verdict(row), lineage, class_=classes)
+
+
+def verdict(row: VersionRow) -> Html:
+    """How often people prefer a version to those that it met, never knowing which is which."""
+    if row.duels:
+        return el("div", *map(_duel, row.duels[:SHOWN_DUELS]), class_="wsl-duels")
+    if row.policy.parent_version is None:
+        return el("p", t("The base model, before any training here."), class_="wsl-note")
+    said = (
+        t("No blind verdicts yet: the first are being written.")
+        if row.is_live
+        else t("No blind verdicts yet: they begin when it is promoted.")
+    )
+    return el("p", said, class_="wsl-note")
+
+
+def _duel(duel: Duel) -> Html:
+    told = duel.won
+    waiting = (
+        plural("{n} comparison waiting", "{n} comparisons waiting", duel.waiting)
+        if duel.waiting
+        else ""
+    )
+    if told.rate is None:
+        said = t(
+            "No blind verdicts against {opponent} yet: {waiting}.",
+            opponent=duel.opponent,
+            waiting=waiting,
+        )
+        return el("p", said, class_="wsl-note")
+    rate = i18n.percent(told.rate)
+    low, high = f"{100 * told.low:.0f}", i18n.percent(told.high)
+    line = el(
+        "div",
+        html.interval_meter(
+            told.rate,
+            told.low,
+            told.high,
+            t("Win rate {rate}, 95 % interval {low} to {high}", rate=rate, low=low, high=high),
+        ),
+        el("b", rate),
+        class_="wsl-verdict-line",
+    )
+    counted = t(
+        "{wins} won, {losses} lost, {draws} drawn",
+        wins=told.wins,
+        losses=told.losses,
+        draws=told.draws,
+    )
+    said = (
+        t("better") if told.low > 0.5 else t("worse") if told.high < 0.5 else t("not decided yet")
+    )
+    against = t(
+        "Blind against {opponent}: {said} ({low} to {high})",
+        opponent=duel.opponent,
+        said=said,
+        low=low,
+        high=high,
+    )
+    parts = [against, counted]
+    parts += [waiting] if waiting else []
+    return el("div", line, el("p", " · ".join(parts), class_="wsl-note"), class_="wsl-blind")
+
+
+def _training_of(policy: Policy) -> list[tuple[str, str]]:
+    """Nothing for a base model."""
+    if policy.run_id is None:
+        return []
+    return [
+        (t("Run"), el("code", policy.run_id)),
+        (t("Snapshot"), html.short_hash(policy.snapshot_id)),
+        (t("Adapter"), html.short_hash(policy.adapter_sha256)),
+    ]
+
+
+def _short_name(base_model: str) -> str:
+    """The last part of a folder or hub id."""
+    return base_model.rstrip("/").rsplit("/", 1)[-1] or base_model

@@ -1,0 +1,409 @@
+"""A training run as a lead sees it, drawn from what the store knows of it. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from labeling import i18n
+from labeling.i18n import mark, plural, say, t
+from labeling.launching import RunView
+from labeling.ui import html
+from labeling.ui.html import EMPTY, Html, Line, el
+from store.records import Policy, Run, RunEvent, RunState, last_user_message
+from training.config import METHODS
+from training.events import EventKind
+from training.messages import Message
+from training.runs import DIED, STOPPED_ELSEWHERE
+
+OPEN_SAMPLES = 3
+LONGEST_PROMPT = 400
+_LN_2 = math.log(2)
+
+_STATES = {
+    RunState.QUEUED: (mark("Waiting"), "quiet"),
+    RunState.RUNNING: (mark("Running"), "accent"),
+    RunState.SUCCEEDED: (mark("Succeeded"), "good"),
+    RunState.FAILED: (mark("Failed"), "bad"),
+    RunState.CANCELLED: (mark("Cancelled"), "quiet"),
+    RunState.INTERRUPTED: (mark("Interrupted"), "warn"),
+}
+_PHASES = {
+    "loading": mark("Loading the model"),
+    "preparing": mark("Preparing the pairs"),
+    "training": mark("Training"),
+    "evaluating": mark("Measuring the result on held-out prompts"),
+}
+
+
+def status(view: RunView, now: datetime) -> Html:
+    """State, phase, how far, how long still, and what a person should know."""
+    run = view.run
+    label, tone = _STATES[run.state]
+    head = el(
+        "div",
+        html.pill(t(label), tone, id="run-state"),
+        el("span", _doing(view), class_="wsl-run-phase", id="run-phase"),
+        el("code", run.id, class_="wsl-quiet"),
+        class_="wsl-run-head",
+    )
+    parts = [head]
+    if not run.state.is_final:
+        parts.append(html.progress_bar(_share(view.events), t("Progress"), id="run-progress"))
+    parts.append(html.figures(*_times(view, now)))
+    parts += [html.notice("warn", t("Note"), text) for text in _warnings(view.events)]
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED):
+        parts.append(_trouble(run))
+    return html.join(parts)
+
+
+def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
+    """What can be done with the run now."""
+    run, policy = view.run, view.policy
+    buttons = []
+    if policy is not None and is_live:
+        buttons.append(
+            html.pill(t("{version} is live", version=policy.version), "good", id="run-is-live")
+        )
+    elif policy is not None:
+        buttons.append(
+            html.button(
+                t("Promote {version}", version=policy.version),
+                "promote",
+                key=policy.version,
+                tone="primary",
+                id="run-promote",
+            )
+        )
+    if not run.state.is_final:
+        buttons.append(
+            html.button(
+                t("Cancel the run"),
+                "cancel",
+                key=run.id,
+                ask=t(
+                    "The trainer stops at its next step. What it has learned so far is not kept; "
+                    "your judgments are."
+                ),
+                ask_title=t("Cancel this run?"),
+                id="train-cancel",
+            )
+        )
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED):
+        buttons.append(
+            html.button(t("Resume"), "resume", key=run.id, tone="primary", id="train-resume")
+        )
+    act, text = ("hide-log", t("Hide the log")) if is_log_shown else ("log", t("Show the log"))
+    buttons.append(html.button(text, act, key=run.id, id="run-log-button"))
+    return el("div", *buttons, class_="wsl-actions")
+
+
+def curves(view: RunView) -> Html:
+    """Loss, accuracy, margin and rewards over the steps; nothing when there were none."""
+    events = view.events
+    if view.run.state.is_final and _latest(events, EventKind.METRICS) is None:
+        return EMPTY
+    charts = [
+        html.line_chart(
+            t("Loss"),
+            [
+                Line(t("training"), series(events, "loss")),
+                Line(t("held-out"), series(events, "held_out_loss"), "warn", dots=True),
+            ],
+            note=t("How surprised the policy is by people's choices; ln 2 before any training."),
+            guide=_LN_2,
+        ),
+        html.line_chart(
+            t("Ranks as people did"),
+            [
+                Line(t("training"), series(events, "accuracy")),
+                Line(t("held-out"), series(events, "held_out_accuracy"), "warn", dots=True),
+            ],
+            note=t("Share of pairs whose chosen response the policy has come to like better."),
+            guide=0.5,
+            bounds=(0.0, 1.0),
+        ),
+        html.line_chart(
+            t("Reward margin"),
+            [
+                Line(t("training"), series(events, "margin")),
+                Line(t("held-out"), series(events, "held_out_margin"), "warn", dots=True),
+            ],
+            note=t("Implicit reward of the chosen response minus that of the rejected one."),
+            guide=0.0,
+        ),
+        _last_chart(events),
+    ]
+    return el("div", *charts, class_="wsl-charts", id="run-curves-charts")
+
+
+def result(run: Run) -> Html:
+    """Before and after: measured numbers, then responses side by side."""
+    report = _report(run)
+    if not report:
+        return EMPTY
+    return html.join([_measured(report), _samples(report)])
+
+
+def log_tail(text: str) -> Html:
+    """The end of the trainer's log."""
+    body = el(
+        "pre", text or t("The trainer has written nothing yet."), class_="wsl-log", tabindex=0
+    )
+    return html.section(t("Log"), body, note=t("The last lines that the trainer wrote."))
+
+
+def run_list(
+    runs: Sequence[Run],
+    *,
+    shown: str,
+    policies: Mapping[str, Policy],
+    names: Mapping[str, str],
+    now: datetime,
+) -> Html:
+    """Every run, newest first, each of which can be opened. `policies` are by run id."""
+    if not runs:
+        return EMPTY
+    rows = [
+        [
+            _state(run),
+            join_lines(_method(run), el("code", run.id, class_="wsl-quiet")),
+            f"{run.parent_version} → {policies[run.id].version if run.id in policies else '—'}",
+            _pairs(run),
+            join_lines(html.ago(run.created_at, now), _who(names, run.created_by)),
+            html.pill(t("shown above"), "quiet")
+            if run.id == shown
+            else html.button(t("Open"), "open", key=run.id, title=t("Show {id} above", id=run.id)),
+        ]
+        for run in runs
+    ]
+    heads = (t("State"), t("Method"), t("From → made"), t("Pairs"), t("Started"), "")
+    return html.section(t("Runs"), html.table(heads, rows, id="run-list"))
+
+
+def join_lines(*lines: str) -> Html:
+    """Lines within a cell."""
+    return html.join(el("div", line) for line in lines if line)
+
+
+def series(events: Sequence[RunEvent], name: str) -> list[tuple[float, float]]:
+    """(step, value) of one metric; after a resume the later value of a step counts."""
+    found: dict[float, float] = {}
+    for event in events:
+        value, step = event.data.get(name), event.data.get("step")
+        if event.kind == EventKind.METRICS and value is not None and step is not None:
+            found[float(step)] = float(value)
+    return sorted(found.items())
+
+
+def _last_chart(events: Sequence[RunEvent]) -> Html:
+    kl = series(events, "kl")
+    if kl:
+        note = t("How far the policy has moved away from the reference, in nats.")
+        return html.line_chart(t("KL to the reference"), [Line(t("KL"), kl)], note=note)
+    return html.line_chart(
+        t("Rewards"),
+        [
+            Line(t("chosen"), series(events, "reward_chosen"), "good"),
+            Line(t("rejected"), series(events, "reward_rejected"), "bad"),
+        ],
+        note=t(
+            "Implicit reward of each side. Both falling together is usual; chosen should stay up."
+        ),
+        guide=0.0,
+    )
+
+
+def _doing(view: RunView) -> str:
+    if view.run.state is RunState.QUEUED:
+        return t("The trainer is starting")
+    if view.run.state is not RunState.RUNNING:
+        return _method(view.run)
+    phases = [e.data.get("name", "") for e in view.events if e.kind == EventKind.PHASE]
+    return t(_PHASES.get(phases[-1], str(phases[-1])) if phases else "The trainer is starting")
+
+
+def _share(events: Sequence[RunEvent]) -> float | None:
+    """How much of the steps is done; None while nobody knows, or while it is being measured."""
+    progress, phase = _latest(events, EventKind.PROGRESS), _latest(events, EventKind.PHASE)
+    if progress is None or (phase and phase.data.get("name") == "evaluating"):
+        return None
+    return float(progress.data["step"]) / max(1, int(progress.data["total"]))
+
+
+def _times(view: RunView, now: datetime) -> list[Html]:
+    run, progress = view.run, _latest(view.events, EventKind.PROGRESS)
+    began = run.started_at or run.created_at
+    ended = run.finished_at or now
+    shown = []
+    if progress is not None:
+        steps = f"{progress.data['step']} / {progress.data['total']}"
+        shown.append(html.figure(steps, t("steps"), id="run-steps"))
+    shown.append(html.figure(i18n.duration((ended - began).total_seconds()), t("elapsed")))
+    left = None if run.state.is_final else remaining_s(view.events, now)
+    if left is not None:
+        shown.append(html.figure(f"≈ {i18n.duration(left)}", t("of training left")))
+    if _report(run).get("data"):
+        shown.append(html.figure(_pairs(run), t("pairs")))
+    shown.append(html.figure(run.parent_version, t("trained from")))
+    if view.policy is not None:
+        shown.append(html.figure(view.policy.version, t("made"), id="run-version"))
+    return shown
+
+
+def remaining_s(events: Sequence[RunEvent], now: datetime) -> float | None:
+    """Seconds of training left at the pace since its first step; None before the second one."""
+    steps: list[RunEvent] = []
+    for event in events:
+        if event.kind == EventKind.PROGRESS:
+            steps = [event] if event.data.get("first_step") else [*steps, event]
+    if len(steps) < 2:
+        return None
+    first, last = steps[0], steps[-1]
+    done = int(last.data["step"]) - int(first.data["step"])
+    if done <= 0:
+        return None
+    pace_s = (last.at - first.at) / done
+    left = pace_s * (int(last.data["total"]) - int(last.data["step"]))
+    since_s = max(0.0, now.timestamp() - last.at)
+    return max(0.0, left - since_s) if left > 0 else None
+
+
+def _warnings(events: Sequence[RunEvent]) -> list[str]:
+    told = [_said(e.data) for e in events if e.kind == EventKind.WARNING]
+    return list(dict.fromkeys(text for text in told if text))
+
+
+def _trouble(run: Run) -> Html:
+    failure = (run.result or {}).get("failure") or {}
+    if failure:
+        message, advice = _said(failure), t(str(failure.get("advice", "")))
+        return html.notice("bad", message or t("The run failed."), advice, id="run-error")
+    is_failed = run.state is RunState.FAILED
+    title = t("The run failed.") if is_failed else t("The run was interrupted.")
+    return html.notice("bad", title, *_why(run.error or ""), id="run-error")
+
+
+def _why(error: str) -> list[str]:
+    """What the run service noted, in the person's language, and the end of the trainer's log."""
+    for known in (DIED, STOPPED_ELSEWHERE):
+        if error.startswith(known):
+            return [t(known), error[len(known) :].strip()]
+    return [error]
+
+
+def _said(told: Mapping[str, Any]) -> str:
+    """A message of the trainer; older runs wrote down its English alone."""
+    said = told.get("said")
+    return say(Message.from_json(said)) if said else str(told.get("message", ""))
+
+
+def _measured(report: Mapping[str, Any]) -> Html:
+    pairs, generations = report.get("pairs"), report.get("generations")
+    rows: list[tuple[str, str, str]] = []
+    if pairs:
+        ranks = plural(
+            "Ranks as people did ({n} held-out pair)",
+            "Ranks as people did ({n} held-out pairs)",
+            int(pairs["pairs"]),
+        )
+        rows += [
+            (ranks, i18n.percent(0.5), _percent(pairs["accuracy"])),
+            (t("Reward margin on them"), "0", _number(pairs["margin"])),
+            (t("Loss on them"), "0.693", _number(pairs["loss"])),
+        ]
+    if generations:
+        rows += [
+            (
+                t("Ends its response by itself"),
+                _percent(generations["ended_before"]),
+                _percent(generations["ended_after"]),
+            ),
+            (
+                t("Response length, tokens"),
+                _number(generations["length_before"]),
+                _number(generations["length_after"]),
+            ),
+            (t("Distance from before (KL, nats a response)"), "0", _number(generations["kl_k1"])),
+        ]
+    if not rows:
+        why = t("No pair could be held out of training, so nothing could be measured.")
+        return html.section(t("Before and after"), html.empty(t("Not measured"), why))
+    cells = [[name, el("span", before), el("b", after)] for name, before, after in rows]
+    note = t(
+        "Measured by the machine on prompts that training never saw. Whether people like it "
+        "better, only the blind comparison after a promotion can tell."
+    )
+    body = html.table(("", t("Before"), t("After")), cells, id="run-metrics")
+    return html.section(t("Before and after"), body, note=note)
+
+
+def _samples(report: Mapping[str, Any]) -> Html:
+    samples = (report.get("generations") or {}).get("samples") or ()
+    if not samples:
+        return EMPTY
+    pairs = [_sample(number, sample) for number, sample in enumerate(samples)]
+    body = el("div", *pairs, class_="wsl-samples", id="run-samples")
+    note = t("The same held-out prompts, the same seeds, before and after this run.")
+    return html.section(t("Side by side"), body, note=note)
+
+
+def _sample(number: int, sample: Mapping[str, Any]) -> Html:
+    asked = last_user_message(sample.get("messages") or ())
+    short = asked if len(asked) <= LONGEST_PROMPT else asked[:LONGEST_PROMPT] + "…"
+    columns = el(
+        "div",
+        _response(t("Before"), str(sample.get("before", ""))),
+        _response(t("After"), str(sample.get("after", ""))),
+        class_="wsl-pair",
+    )
+    summary = el("summary", html.written(short))
+    return el("details", summary, columns, class_="wsl-sample", open=number < OPEN_SAMPLES)
+
+
+def _response(title: str, text: str) -> Html:
+    shown = (
+        el("div", text.strip(), class_="wsl-said", dir="auto", lang="")
+        if text.strip()
+        else el("div", el("i", t("(an empty response)")), class_="wsl-said")
+    )
+    return el("div", el("h4", title), shown)
+
+
+def _report(run: Run) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (run.result or {}).get("report") or {}
+    return found
+
+
+def _pairs(run: Run) -> str:
+    counted = _report(run).get("data") or {}
+    return f"{int(counted['train']):,}" if "train" in counted else "—"
+
+
+def _state(run: Run) -> Html:
+    label, tone = _STATES[run.state]
+    return html.pill(t(label), tone)
+
+
+def _method(run: Run) -> str:
+    return METHODS[run.method].label if run.method in METHODS else run.method
+
+
+def _who(names: Mapping[str, str], annotator_id: str) -> Html:
+    return el(
+        "span", t("by {name}", name=names.get(annotator_id, annotator_id)), class_="wsl-quiet"
+    )
+
+
+def _latest(events: Sequence[RunEvent], kind: EventKind) -> RunEvent | None:
+    return next((e for e in reversed(events) if e.kind == kind), None)
+
+
+def _percent(share: Any) -> str:
+    return "—" if share is None else i18n.percent(float(share), digits=1)
+
+
+def _number(value: Any) -> str:
+    return "—" if value is None else f"{float(value):.3g}"

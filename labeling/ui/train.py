@@ -1,0 +1,399 @@
+"""The Train tab: what would be used, the method and its options, and the run as it happens.
+
+A run belongs to the run service: this tab asks the services and shows what they say, so it may be
+closed, reloaded or opened twice at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from labeling import i18n
+from labeling.access import Actor
+from labeling.i18n import plural, t
+from labeling.launching import Launching, RunView
+from labeling.promoting import Promoting
+from labeling.sessions import Sessions
+from labeling.ui import actions, form, html, run_view
+from labeling.ui.guard import Action, acted, guarded
+from labeling.ui.html import EMPTY, Html, el
+from store.db import utc_now
+from store.errors import BadInput
+from store.preferences import PreferenceCounts
+from training.config import METHODS
+from training.policy_host import PolicyHost, PromotionReport
+
+POLL_S = 1.0
+VIEWERS = 8
+
+
+class Volume(NamedTuple):
+    """A size of training data: `up_to` pairs; `typical` is a number to ask a preset for."""
+
+    name: str
+    label: str
+    up_to: int | None
+    typical: int
+
+
+VOLUMES = (
+    Volume("small", "Small · under 200", 199, 100),
+    Volume("medium", "Medium · 200 to 1,000", 1000, 500),
+    Volume("large", "Large · over 1,000", None, 2000),
+)
+HARDLY_ANY = 50
+
+
+def render(
+    sessions: Sessions, launching: Launching, promoting: Promoting, host: PolicyHost
+) -> None:
+    """Draw the tab."""
+    TrainTab(sessions, launching, promoting, host).draw()
+
+
+class TrainTab:
+    """The tab's components and what happens on them."""
+
+    def __init__(
+        self, sessions: Sessions, launching: Launching, promoting: Promoting, host: PolicyHost
+    ) -> None:
+        self._sessions = sessions
+        self._launching = launching
+        self._promoting = promoting
+        self._host = host
+
+    def draw(self) -> None:
+        """Lay the tab out and connect it."""
+        intro = actions.static(
+            "train-head",
+            html.page_head(
+                "Train", "Turn people's preferences into a better policy, and put it to work."
+            ),
+        )
+        with gr.Row(elem_classes="wsl-split"):
+            with gr.Column(scale=5, min_width=320, elem_classes="wsl-side"):
+                self.data = actions.area("train-data")
+                with gr.Column(elem_classes="wsl-card wsl-setup"):
+                    self._draw_setup()
+            with gr.Column(scale=7, min_width=320, elem_classes="wsl-main"):
+                with gr.Column(elem_classes="wsl-card"):
+                    self.status = actions.area("run-view")
+                    self.actions = actions.area("run-actions")
+                    self.swap = actions.area("run-swap")
+                    self.curves = actions.area("run-curves")
+                self.log = actions.area("run-log")
+                self.result = actions.area("run-result")
+        self.runs = actions.area("runs")
+        self.shown = gr.Textbox(value="", visible="hidden", elem_id="run-shown")
+        self.drawn = gr.Textbox(value="", visible="hidden", elem_id="run-drawn")
+        self.timer = gr.Timer(POLL_S, active=False)
+        self._connect(intro)
+
+    def _draw_setup(self) -> None:
+        first = next(iter(METHODS))
+        actions.static("train-setup-head", el("h3", "New run"))
+        self.method = gr.Radio(
+            [(method.label, name) for name, method in METHODS.items()],
+            value=first,
+            label="Method",
+            elem_id="train-method",
+        )
+        self.about = actions.area("train-about")
+        self.preset = gr.Radio(
+            [(volume.label, volume.name) for volume in VOLUMES],
+            value=None,
+            label="Preset for the number of pairs",
+            elem_id="train-preset",
+        )
+        self.forms = {
+            name: form.draw(method, visible=name == first) for name, method in METHODS.items()
+        }
+        self.start = gr.Button("Train", variant="primary", interactive=False, elem_id="train-start")
+        self.why_not = actions.area("train-why-not")
+
+    def _connect(self, head: gr.HTML) -> None:
+        shown = [self.shown, self.preset, self.method]
+        everything = [
+            *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
+            *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
+            *(self.why_not, self.preset, self.about),
+        ]
+        fields = [field for f in self.forms.values() for field in f.fields.values()]
+        groups = [f.group for f in self.forms.values()]
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        actions.on_open(
+            head, guarded(self._sessions, self.open), shown, [*everything, *fields]
+        ).then(guarded(self._sessions, self.prepare), None, None, **quiet)
+        self.timer.tick(
+            guarded(self._sessions, self.follow, inline=self.stop_following),
+            [self.shown, self.drawn],
+            everything,
+            concurrency_id="run-progress",
+            concurrency_limit=VIEWERS,
+            **quiet,
+        )
+        self.preset.input(
+            guarded(self._sessions, self.choose_preset), [self.preset, self.method], fields, **quiet
+        )
+        self.method.input(
+            guarded(self._sessions, self.choose_method),
+            [self.method, self.preset],
+            [self.about, *groups, *fields],
+            **quiet,
+        )
+        self.start.click(
+            guarded(self._sessions, self.launch), {self.method, *fields}, everything, **quiet
+        ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
+        for place in (self.actions, self.runs):
+            actions.on_action(place, acted(self._sessions, self.act), [self.shown], everything)
+
+    def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
+        """Everything, as it is now; the preset follows the data until somebody chooses one."""
+        drawn = self._everything(actor, shown) | {self.about: about_method(method)}
+        if preset is None:
+            fitting = volume_of(self._launching.counts(actor).trainable).name
+            drawn |= {self.preset: fitting} | self.choose_preset(actor, fitting, method)
+        return drawn
+
+    def prepare(self, actor: Actor) -> None:
+        """A trainer is made ready while the lead looks at the options."""
+        self._launching.prepare(actor)
+
+    def follow(self, actor: Actor, shown: str, drawn: str) -> Any:
+        """The run a second later: numbers while it works, everything when its state changed."""
+        view = self._launching.view(actor, shown or None)
+        if view is None or drawn != _state_key(view):
+            return self._everything(actor, shown)
+        return {
+            self.status: run_view.status(view, utc_now()),
+            self.curves: run_view.curves(view),
+        }
+
+    def stop_following(self, message: str) -> dict[Any, Any]:
+        """Why progress is no longer shown."""
+        return {
+            self.status: html.notice("bad", t("Progress cannot be shown."), message),
+            self.timer: gr.Timer(active=False),
+        }
+
+    def choose_preset(self, actor: Actor, preset: str, method: str) -> dict[Any, Any]:
+        """Fill the form with what suits this many pairs."""
+        volume = next(v for v in VOLUMES if v.name == preset)
+        fitting = self._launching.preset(actor, method, pairs=volume.typical)
+        return self.forms[method].filled(fitting)
+
+    def choose_method(self, actor: Actor, method: str, preset: str | None) -> dict[Any, Any]:
+        """Show the form of another method."""
+        drawn: dict[Any, Any] = {
+            f.group: gr.Column(visible=name == method) for name, f in self.forms.items()
+        }
+        drawn[self.about] = about_method(method)
+        return drawn | (self.choose_preset(actor, preset, method) if preset else {})
+
+    def launch(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Press Train."""
+        method = given[self.method]
+        run = self._launching.launch(actor, method, self.forms[method].values(given))
+        return self._everything(actor, run.id)
+
+    def act(self, actor: Actor, action: Action, shown: str) -> dict[Any, Any]:
+        """A button of the run or of the list of runs was pressed."""
+        if action.act == "log":
+            return self._log(actor, action.key)
+        if action.act == "promote":
+            report = self._promoting.promote(actor, action.key)
+            return self._everything(actor, shown) | {self.swap: promoted(report, id="run-promoted")}
+        if action.act == "cancel":
+            self._launching.cancel(actor, action.key)
+        elif action.act == "resume":
+            self._launching.resume(actor, action.key)
+        elif action.act not in ("open", "hide-log"):
+            raise BadInput("There is nothing to do that is called {act!r}.", act=action.act)
+        return self._everything(actor, action.key)
+
+    def _log(self, actor: Actor, run_id: str) -> dict[Any, Any]:
+        view = self._launching.view(actor, run_id)
+        assert view is not None
+        return {
+            self.log: run_view.log_tail(self._launching.log_tail(actor, run_id)),
+            self.actions: self._actions(view, is_log_shown=True),
+        }
+
+    def _everything(self, actor: Actor, shown: str) -> dict[Any, Any]:
+        counts, view = self._launching.counts(actor), self._launching.view(actor, shown or None)
+        runs = self._launching.list_runs(actor)
+        reason = why_not(counts, next((r.id for r in runs if not r.state.is_final), None))
+        now = utc_now()
+        return {
+            self.data: data_card(counts),
+            self.status: run_view.status(view, now) if view else no_run(),
+            self.actions: self._actions(view, is_log_shown=False) if view else EMPTY,
+            self.swap: EMPTY,
+            self.curves: run_view.curves(view) if view else EMPTY,
+            self.log: EMPTY,
+            self.result: run_view.result(view.run) if view else EMPTY,
+            self.runs: run_view.run_list(
+                runs,
+                shown=view.run.id if view else "",
+                policies=self._launching.made_by_runs(actor),
+                names={person.id: person.name for person in self._sessions.people(actor)},
+                now=now,
+            ),
+            self.shown: view.run.id if view else "",
+            self.drawn: _state_key(view) if view else "",
+            self.timer: gr.Timer(active=view is not None and not view.run.state.is_final),
+            self.start: gr.Button(interactive=reason is None),
+            self.why_not: el("p", reason, class_="wsl-note") if reason else EMPTY,
+        }
+
+    def _actions(self, view: RunView, *, is_log_shown: bool) -> Html:
+        live = self._host.status().live_version
+        is_live = view.policy is not None and view.policy.version == live
+        return run_view.actions(view, is_live=is_live, is_log_shown=is_log_shown)
+
+
+def data_card(counts: PreferenceCounts) -> Html:
+    """How much there is to learn from, what is set aside, and what that amount is good for."""
+    if counts.trainable == 0:
+        return html.section(
+            t("Training data"),
+            html.empty(
+                t("Nothing to train on yet"),
+                t(
+                    "Judge some responses in the Compare tab, or import ready preferences in the "
+                    "Prompts tab. About 50 preferences are enough for a first try."
+                ),
+                id="train-empty",
+            ),
+            _set_aside(counts),
+        )
+    head = html.figures(
+        html.figure(f"{counts.trainable:,}", t("preferences to train on"), id="train-count"),
+        html.figure(f"{counts.distinct_prompts:,}", t("distinct prompts")),
+    )
+    title, advice = advice_on(counts.trainable)
+    tone = "warn" if counts.trainable < HARDLY_ANY else "quiet"
+    return html.section(
+        t("Training data"), head, html.notice(tone, title, advice), _set_aside(counts)
+    )
+
+
+def advice_on(preferences: int) -> tuple[str, str]:
+    """What this many preferences are good for."""
+    if preferences < HARDLY_ANY:
+        return (
+            t("Hardly anything to learn from"),
+            plural(
+                "{n} preference can show that the loop works, not much more. Judge to 50 for a "
+                "first effect, to 200 for a clear one.",
+                "{n} preferences can show that the loop works, not much more. Judge to 50 for a "
+                "first effect, to 200 for a clear one.",
+                preferences,
+            ),
+        )
+    if preferences < 200:
+        return (
+            t("A small set"),
+            t(
+                "Enough for a change of manner. Gentle steps and a few epochs; expect people to "
+                "notice, and to disagree now and then."
+            ),
+        )
+    if preferences <= 1000:
+        return (
+            t("A medium set"),
+            t(
+                "Enough for a clear change of style and manner. More preferences on new prompts "
+                "help more than further epochs."
+            ),
+        )
+    return (
+        t("A large set"),
+        t(
+            "Enough to learn a task. Fewer epochs suffice; watch the held-out accuracy for "
+            "over-fitting."
+        ),
+    )
+
+
+def why_not(counts: PreferenceCounts, active_run: str | None) -> str | None:
+    """Why Train cannot be pressed; None when it can."""
+    if active_run is not None:
+        return t(
+            "{run} is training. Wait for it to end, or cancel it, to start another.", run=active_run
+        )
+    if counts.trainable == 0:
+        return t("There is nothing to train on yet.")
+    return None
+
+
+def volume_of(preferences: int) -> Volume:
+    """The size that this many preferences are."""
+    return next(v for v in VOLUMES if v.up_to is None or preferences <= v.up_to)
+
+
+def about_method(name: str) -> Html:
+    """One sentence on a method."""
+    told = (METHODS[name].options.__doc__ or "").strip().splitlines()
+    return el("p", t(told[0]) if told else "", class_="wsl-note")
+
+
+def no_run() -> Html:
+    """What stands where a run will be."""
+    return html.empty(
+        t("No run yet"),
+        t(
+            "Press Train. The preferences are frozen as a snapshot, a separate process "
+            "trains on them, and its progress shows here; you may close the page "
+            "meanwhile."
+        ),
+        id="run-none",
+    )
+
+
+def promoted(report: PromotionReport, *, id: str) -> Html:
+    """What a promotion did and how long people were on the old version."""
+    took = i18n.duration(report.load_s + report.smoke_s)
+    kl = (
+        ""
+        if report.mean_kl is None
+        else t(" KL from before: {kl:.3g} nats a token.", kl=report.mean_kl)
+    )
+    return html.notice(
+        "good",
+        t("{version} is live.", version=report.version),
+        t(
+            "The swap took {took}; nobody had to wait. Responses written from now on "
+            "carry the new version, and blind comparisons with {previous} are "
+            "mixed into the Compare tab.{kl}",
+            took=took,
+            previous=report.previous_version,
+            kl=kl,
+        ),
+        id=id,
+    )
+
+
+def _set_aside(counts: PreferenceCounts) -> Html:
+    rows = [
+        (t("Held out, to measure the result"), counts.held_out),
+        (t("Blind comparisons of policies"), counts.evaluation),
+        (t("Both responses are the same text"), counts.identical_texts),
+        (t("A response is empty"), counts.empty_texts),
+        (t("The better response was judged before it was finished"), counts.cut_short),
+    ]
+    if not any(number for _, number in rows):
+        return EMPTY
+    return el(
+        "div",
+        el("h4", t("Set aside, never trained on")),
+        html.definitions([(name, f"{number:,}") for name, number in rows if number]),
+        class_="wsl-aside",
+    )
+
+
+def _state_key(view: RunView) -> str:
+    return f"{view.run.id} {view.run.state} {view.policy.version if view.policy else ''}"

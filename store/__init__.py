@@ -1,0 +1,1 @@
+"""Facts: one DuckDB file, one owner process, plain records. Knows no page and no model."""

@@ -1,0 +1,138 @@
+"""Snapshots: training data frozen into a Parquet file and named by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from store.db import Cursor, Store
+from store.errors import BadInput, NotFound
+from store.preferences import TRAINABLE, dataset_select
+from store.records import Snapshot
+
+_COLUMNS = 'id, path, "rows", max_judgment_seq, created_by, created_at'
+ROW_GROUP_SIZE = 8192
+
+
+def freeze_preferences(store: Store, folder: Path, *, created_by: str) -> Snapshot:
+    """Write every trainable preference to `folder/<sha256>.parquet`, beside a manifest.
+
+    The same preferences give the same snapshot. Raises `BadInput` when there are none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{uuid.uuid4().hex}.partial"
+    query = dataset_select(TRAINABLE)
+    try:
+        with store.read() as cursor:
+            write_parquet(cursor, query, partial)
+            rows, max_seq = _measure(cursor, partial)
+            if rows == 0:
+                raise BadInput(
+                    "There are no preferences to train on yet. Judge some responses in the Compare "
+                    "tab, or import ready preferences, and come back."
+                )
+            judgment_ids = _judgment_ids(cursor, partial)
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+        path = folder / f"{sha256}.parquet"
+        _write_manifest(folder / f"{sha256}.json", sha256, rows, max_seq, judgment_ids)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    snapshot = Snapshot(sha256, str(path), rows, max_seq, created_by, store.clock())
+    return store.write(lambda cursor: _insert(cursor, snapshot, judgment_ids))
+
+
+def get(store: Store, id: str) -> Snapshot:
+    """Raises `NotFound`."""
+    with store.read() as cursor:
+        row = cursor.execute(f"SELECT {_COLUMNS} FROM snapshots WHERE id = ?", [id]).fetchone()
+    if row is None:
+        raise NotFound("There is no snapshot {id}.", id=id)
+    return Snapshot(*row)
+
+
+def judgment_ids(store: Store, id: str) -> list[str]:
+    """The judgments that a snapshot was made of."""
+    with store.read() as cursor:
+        rows = cursor.execute(
+            "SELECT judgment_id FROM snapshot_judgments WHERE snapshot_id = ?", [id]
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def judgment_ids_of(store: Store, path: Path, rows: Sequence[int]) -> list[str]:
+    """The judgments behind some rows of a snapshot's file, counted from 0."""
+    with store.read() as cursor:
+        found = cursor.execute(
+            "SELECT DISTINCT unnest(s.judgment_ids)"
+            " FROM read_parquet(?, file_row_number = true) s"
+            " JOIN (SELECT unnest(?::BIGINT[]) AS number) r ON r.number = s.file_row_number"
+            " ORDER BY 1",
+            [str(path), list(rows)],
+        ).fetchall()
+    return [row[0] for row in found]
+
+
+def write_parquet(cursor: Cursor, query: str, path: Path) -> None:
+    """Stream a query into a Parquet file with small row groups (bounded memory)."""
+    cursor.execute(
+        f"COPY ({query}) TO '{_quoted(path)}'"
+        f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_SIZE})"
+    )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _measure(cursor: Cursor, path: Path) -> tuple[int, int]:
+    row = cursor.execute(
+        f"SELECT count(*), coalesce(max(max_judgment_seq), 0) FROM read_parquet('{_quoted(path)}')"
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def _judgment_ids(cursor: Cursor, path: Path) -> list[str]:
+    rows = cursor.execute(
+        f"SELECT DISTINCT unnest(judgment_ids) FROM read_parquet('{_quoted(path)}') ORDER BY 1"
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _write_manifest(path: Path, sha256: str, rows: int, max_seq: int, ids: list[str]) -> None:
+    manifest = {
+        "sha256": sha256,
+        "format": "preference (prompt, chosen, rejected; conversational)",
+        "rows": rows,
+        "max_judgment_seq": max_seq,
+        "judgments": len(ids),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    partial.replace(path)
+
+
+def _insert(cursor: Cursor, snapshot: Snapshot, ids: list[str]) -> Snapshot:
+    known = cursor.execute(
+        f"SELECT {_COLUMNS} FROM snapshots WHERE id = ?", [snapshot.id]
+    ).fetchone()
+    if known:
+        return Snapshot(*known)
+    values: list[Any] = [
+        snapshot.id,
+        snapshot.path,
+        snapshot.rows,
+        snapshot.max_judgment_seq,
+        snapshot.created_by,
+        snapshot.created_at,
+    ]
+    cursor.execute(f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", values)
+    cursor.execute(
+        "INSERT INTO snapshot_judgments SELECT ?, unnest(?::VARCHAR[])", [snapshot.id, ids]
+    )
+    return snapshot

@@ -1,0 +1,1 @@
+"""Benchmarks: speed, memory and effect, measured through the product's own services."""

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from store import policies, runs, snapshots
+from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
+from store.records import Policy, Run, RunState
+from tests.models import build_model
+from tests.rundirs import PAIRS
+from tests.services import Lab, open_lab
+from training.policy import adapter_sha256
+from training.rundir import Outcome, RunDir, RunResult
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, model: Path) -> Iterator[Lab]:
+    with open_lab(tmp_path, model, pairs=8) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Lab, Run]]:
+    """One run, launched on a prepared process and followed to its end."""
+    with open_lab(tmp_path_factory.mktemp("lab"), model) as opened:
+        opened.service.prepare()
+        run = opened.launch()
+        yield opened, opened.wait(run)
+
+
+def make_orphan(lab: Lab, *, result: RunResult | None) -> Run:
+    """What a crash of the application leaves: a running row, a directory, and nobody at work."""
+    run = lab.launch()
+    lab.service.cancel(run.id)
+    lab.wait(run)
+    run_dir = RunDir(Path(run.folder))
+    run_dir.forget_end()
+    if result is not None:
+        run_dir.adapter_partial.mkdir()
+        (run_dir.adapter_partial / "adapter_model.safetensors").write_bytes(b"weights")
+        run_dir.seal_adapter()
+        run_dir.write_trained_rows([0, 1])
+        run_dir.write_result(result)
+    runs.mark_started(lab.store, run.id, pid=2**22 + 1, pid_started_at=1.0)
+    return runs.get(lab.store, run.id)
+
+
+def test_a_run_ends_as_a_registered_policy(finished: tuple[Lab, Run]) -> None:
+    lab, run = finished
+    assert run.state is RunState.SUCCEEDED, run.error
+    policy = policies.of_run(lab.store, run.id)
+    assert policy is not None
+    assert policy.adapter_path == str(Path(run.folder) / "adapter")
+    assert policy.adapter_sha256 == adapter_sha256(Path(policy.adapter_path))
+    assert (policy.parent_version, policy.snapshot_id) == (lab.parent.version, lab.snapshot.id)
+    assert policy.base_model == lab.parent.base_model
+
+
+def test_a_policy_names_the_judgments_that_it_was_trained_on(finished: tuple[Lab, Run]) -> None:
+    lab, run = finished
+    policy = policies.of_run(lab.store, run.id)
+    assert policy is not None
+    assert run.result is not None
+    trained = policies.judgment_ids(lab.store, policy.version)
+    assert len(trained) == run.result["report"]["data"]["train"] < PAIRS
+    assert set(trained) < set(snapshots.judgment_ids(lab.store, lab.snapshot.id))
+
+
+def test_a_run_shows_its_events_and_its_report_in_the_store(finished: tuple[Lab, Run]) -> None:
+    lab, run = finished
+    assert [e.data["name"] for e in lab.events(run, "phase")][-1] == "evaluating"
+    assert lab.events(run, "metrics")[0].data["loss"] == pytest.approx(0.693147, abs=1e-6)
+    assert run.result is not None
+    assert run.result["report"]["pairs"]["accuracy"] > 0.9
+    assert len(lab.events(run, "sample")) == 4
+
+
+def test_a_policy_can_be_trained_on(finished: tuple[Lab, Run]) -> None:
+    lab, run = finished
+    parent = policies.of_run(lab.store, run.id)
+    assert parent is not None
+    child = lab.service.launch("ana", "dpo", {}, lab.snapshot, parent)
+    assert child.spec["parent_adapter"] == parent.adapter_path
+    lab.service.cancel(child.id)
+    assert lab.wait(child).state is RunState.CANCELLED
+
+
+def test_a_second_launch_conflicts_with_the_first(lab: Lab) -> None:
+    run = lab.launch()
+    with pytest.raises(Conflict, match=run.id):
+        lab.launch()
+    assert [path.name for path in (lab.folder / "runs").glob("run-*")] == [run.id]
+
+
+def test_a_cancel_ends_a_trainer_that_has_not_begun(lab: Lab) -> None:
+    run = lab.launch()
+    lab.service.cancel(run.id)
+    ended = lab.wait(run)
+    assert ended.state is RunState.CANCELLED
+    assert lab.events(run, "metrics") == []
+    with pytest.raises(Conflict, match="ended already"):
+        lab.service.cancel(run.id)
+
+
+def test_a_restarted_application_adopts_a_live_trainer_and_can_cancel_it(lab: Lab) -> None:
+    run = lab.launch(epochs=50, batch_size=1)
+    lab.wait_for_step(run, 3)
+    lab.service.close()
+    lab.service = lab.open_service()
+    assert [adopted.id for adopted in lab.service.adopt()] == [run.id]
+    assert runs.get(lab.store, run.id).state is RunState.RUNNING
+    known = len(lab.events(run, "metrics"))
+    lab.wait_for_step(run, known + 3)
+    steps = [event.data["step"] for event in lab.events(run, "metrics")]
+    assert steps == list(range(1, len(steps) + 1))
+    lab.service.cancel(run.id)
+    assert lab.wait(run).state is RunState.CANCELLED
+    # Asked to stop, a trainer leaves a whole checkpoint of its last step behind.
+    assert RunDir(Path(run.folder)).newest_checkpoint() is not None
+
+
+def test_a_trainer_that_does_not_listen_is_killed(lab: Lab) -> None:
+    run = lab.launch()
+    assert run.pid is not None
+    psutil.Process(run.pid).suspend()
+    lab.service.close()
+    lab.service = lab.open_service(cancel_grace_s=0.1)
+    lab.service.adopt()
+    lab.service.cancel(run.id)
+    assert lab.wait(run).state is RunState.CANCELLED
+
+
+def test_a_trainer_that_vanished_while_nobody_looked_is_interrupted(lab: Lab) -> None:
+    run = make_orphan(lab, result=None)
+    assert lab.service.adopt() == []
+    ended = runs.get(lab.store, run.id)
+    assert ended.state is RunState.INTERRUPTED
+    assert ended.error is not None
+    assert "Resume" in ended.error
+
+
+def test_a_success_while_nobody_looked_is_registered_once(lab: Lab) -> None:
+    run = make_orphan(lab, result=RunResult(Outcome.SUCCEEDED))
+    heard: list[tuple[Run, Policy | None]] = []
+    lab.service.on_finished.append(lambda *end: heard.append(end))
+    lab.service.adopt()
+    policy = policies.of_run(lab.store, run.id)
+    assert policy is not None
+    assert [(r.state, p) for r, p in heard] == [(RunState.SUCCEEDED, policy)]
+    # A crash between the two writes: the policy is there, the run still counts as running.
+    runs.mark_started(lab.store, run.id, pid=2**22 + 1, pid_started_at=1.0)
+    lab.service.adopt()
+    assert runs.get(lab.store, run.id).state is RunState.SUCCEEDED
+    assert [p.version for p in policies.list_all(lab.store)] == [
+        policy.version,
+        lab.parent.version,
+    ]
+
+
+def test_a_stop_that_nobody_asked_for_can_be_resumed(lab: Lab) -> None:
+    run = make_orphan(lab, result=RunResult(Outcome.CANCELLED))
+    lab.service.adopt()
+    assert runs.get(lab.store, run.id).state is RunState.INTERRUPTED
+    assert lab.service.resume(run.id).state is RunState.RUNNING
+
+
+def test_only_what_was_interrupted_or_failed_can_be_resumed(finished: tuple[Lab, Run]) -> None:
+    lab, run = finished
+    with pytest.raises(Conflict, match="succeeded"):
+        lab.service.resume(run.id)
+    with pytest.raises(NotFound):
+        lab.service.resume("run-none")
+
+
+def test_options_that_cannot_be_used_are_refused_before_anything_is_written(lab: Lab) -> None:
+    with pytest.raises(BadInput, match="beta"):
+        lab.launch(beta=-1)
+    with pytest.raises(BadInput, match="method"):
+        lab.service.launch("ana", "magic", {}, lab.snapshot, lab.parent)
+    assert runs.list_all(lab.store) == []
+    assert not list((lab.folder / "runs").glob("run-*"))
+
+
+def test_a_run_directory_that_cannot_be_written_starts_nothing(lab: Lab) -> None:
+    missing = replace(lab.snapshot, path=str(lab.folder / "gone.parquet"))
+    with pytest.raises(StoreUnavailable, match="Nothing was started"):
+        lab.service.launch("ana", "dpo", {}, missing, lab.parent)
+    assert runs.list_all(lab.store) == []
+
+
+def test_a_prepared_process_is_let_go_when_idle(lab: Lab) -> None:
+    lab.service.close()
+    lab.service = lab.open_service(standby_idle_s=0.0)
+    before = {child.pid for child in psutil.Process().children()}
+    lab.service.prepare()
+    lab.wait_until(lambda: not lab.service.is_prepared)
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_the_options_of_a_run_are_kept_as_they_were_given(finished: tuple[Lab, Run]) -> None:
+    _, run = finished
+    spec = RunDir(Path(run.folder)).read_spec()
+    assert run.spec["options"] == asdict(spec.options)
+    assert spec.options != type(spec.options)()

@@ -1,0 +1,104 @@
+"""Training data with a clear preference, and run directories that hold it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from training.config import DPOOptions, RunSpec
+from training.events import EventReader
+from training.rundir import RunDir, RunResult
+
+PAIRS = 48
+# A fresh tiny model learns the difference in a dozen steps.
+OPTIONS: Mapping[str, Any] = {
+    "learning_rate": 5e-3,
+    "epochs": 2,
+    "batch_size": 8,
+    "save_steps": 2,
+    "eval_generations": 4,
+    "sample_tokens": 12,
+}
+
+
+def preference_rows(count: int = PAIRS) -> list[dict[str, Any]]:
+    """Pairs whose chosen side thanks and whose rejected side knows nothing; lengths vary."""
+    return [
+        {
+            "prompt_id": f"p{n}",
+            "prompt": [{"role": "user", "content": f"Where is parcel {n}?"}],
+            "chosen": [{"role": "assistant", "content": f"Thank you{' for waiting' * (n % 3)}."}],
+            "rejected": [{"role": "assistant", "content": f"No idea{', sorry' * (n % 4)}."}],
+        }
+        for n in range(count)
+    ]
+
+
+def eval_prompts(count: int = 4) -> list[dict[str, Any]]:
+    """Prompts that no pair has."""
+    return [
+        {"prompt_id": f"e{n}", "messages": [{"role": "user", "content": f"Is item {n} late?"}]}
+        for n in range(count)
+    ]
+
+
+def write_preferences(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A Parquet file as a snapshot has it."""
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def make_run_dir(
+    path: Path,
+    base_model: Path,
+    *,
+    rows: list[dict[str, Any]] | None = None,
+    parent_adapter: Path | None = None,
+    **options: Any,
+) -> RunDir:
+    """A run directory for DPO; `options` replace those in `OPTIONS`."""
+    spec = RunSpec(
+        run_id=path.name,
+        method="dpo",
+        options=DPOOptions.parsed({**OPTIONS, **options}),
+        base_model=str(base_model),
+        parent_version="pol-000000",
+        parent_adapter=str(parent_adapter) if parent_adapter else None,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = write_preferences(
+        path.with_suffix(".parquet"), preference_rows() if rows is None else rows
+    )
+    return RunDir.create(path, spec, preferences=data, eval_prompts=eval_prompts())
+
+
+def run_here(run_dir: RunDir) -> RunResult:
+    """Train in this process, as `python -m training.worker` would in its own."""
+    from training.worker.__main__ import work
+
+    # A worker takes the signals over; give them back to the test runner.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    work(run_dir)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    result = run_dir.read_result()
+    assert result is not None
+    return result
+
+
+def losses(run_dir: RunDir) -> dict[int, float]:
+    """The loss of each step; of a step that was trained twice, the later one."""
+    events = EventReader(run_dir.events_path).read()
+    return {e.data["step"]: e.data["loss"] for e in events if "loss" in e.data}
+
+
+def edit_spec(run_dir: RunDir, **changes: Any) -> None:
+    """Overwrite fields of spec.json, without any check."""
+    values = json.loads(run_dir.spec_path.read_text())
+    run_dir.spec_path.write_text(json.dumps({**values, **changes}))

@@ -1,0 +1,350 @@
+"""The leads' HTML: hostile text stays text, and charts and numbers are what they say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from labeling import i18n
+from labeling.exchange import ImportWork, WorkState
+from labeling.launching import RunView
+from labeling.promoting import Duel, VersionRow
+from labeling.standings import win_rate
+from labeling.ui import export, html, policies, project, prompts, run_view, train
+from labeling.ui.html import Html, Line, el
+from store.errors import BadInput, BadRow
+from store.guidelines import Guidelines
+from store.imports import ImportReport
+from store.preferences import PreferenceCounts
+from store.records import Policy, Run, RunEvent, RunState
+
+HOSTILE = (
+    '</div><img src=x onerror="alert(1)"><script>alert(2)</script>`${alert(3)}` {{value}} \' &amp;'
+)
+NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+
+
+def make_run(state: RunState = RunState.RUNNING, **changes: Any) -> Run:
+    run = Run(
+        id="run-1",
+        method="dpo",
+        spec={},
+        snapshot_id="5" * 64,
+        parent_version="pol-000000",
+        state=state,
+        folder="/nowhere",
+        created_by="ana",
+        created_at=NOW - timedelta(minutes=5),
+        started_at=NOW - timedelta(minutes=5),
+    )
+    return replace(run, **changes)
+
+
+def make_events(*told: tuple[str, Mapping[str, Any]], every_s: float = 1.0) -> list[RunEvent]:
+    start = NOW.timestamp() - every_s * len(told)
+    return [
+        RunEvent("run-1", seq, start + every_s * (seq + 1), kind, data)
+        for seq, (kind, data) in enumerate(told)
+    ]
+
+
+def assert_harmless(markup: str) -> None:
+    """Nothing of the hostile text became an element or left an attribute."""
+    assert "<img" not in markup
+    assert "<script" not in markup
+    assert "onerror=&quot;" in markup or "onerror" not in markup
+
+
+def test_text_is_escaped_wherever_it_is_put() -> None:
+    made = el("div", HOSTILE, title=HOSTILE, data_key=HOSTILE)
+
+    assert_harmless(made)
+    assert made.count("<") == 2
+
+
+def test_html_of_ours_goes_in_as_it_stands() -> None:
+    assert el("p", el("b", "a < b")) == "<p><b>a &lt; b</b></p>"
+
+
+def test_a_joined_list_escapes_the_parts_and_the_separator() -> None:
+    assert html.join(["<a>", el("i", "b")], " & ") == "&lt;a&gt; &amp; <i>b</i>"
+
+
+def test_attributes_that_are_false_or_none_are_left_out() -> None:
+    made = el("button", "x", disabled=True, hidden=False, title=None, class_="c", data_act="go")
+
+    assert made == '<button disabled class="c" data-act="go">x</button>'
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        html.section(HOSTILE, HOSTILE, note=HOSTILE),
+        html.pill(HOSTILE),
+        html.notice("bad", HOSTILE, HOSTILE),
+        html.empty(HOSTILE, HOSTILE),
+        html.table([HOSTILE], [[HOSTILE]]),
+        html.definitions([(HOSTILE, HOSTILE)]),
+        html.button(HOSTILE, "act", key=HOSTILE, ask=HOSTILE, title=HOSTILE),
+        html.short_hash(HOSTILE),
+        html.code_block(HOSTILE),
+        html.progress_bar(0.5, HOSTILE),
+        html.interval_meter(0.5, 0.4, 0.6, HOSTILE),
+        html.line_chart(HOSTILE, [Line(HOSTILE, [(1, 1), (2, 2)])], note=HOSTILE),
+        run_view.log_tail(HOSTILE),
+        export.preview_table([{"prompt": [{"role": "user", "content": HOSTILE}], "n": HOSTILE}]),
+        prompts.work_card(ImportWork(WorkState.FAILED, HOSTILE, error=BadInput(HOSTILE))),
+    ],
+)
+def test_no_piece_lets_hostile_text_through(piece: Html) -> None:
+    assert_harmless(piece)
+
+
+def test_hostile_responses_are_shown_as_text() -> None:
+    sample = {
+        "messages": [{"role": "user", "content": HOSTILE}],
+        "before": HOSTILE,
+        "after": HOSTILE,
+    }
+    generations = {
+        "ended_before": 1.0,
+        "ended_after": 1.0,
+        "length_before": 10.0,
+        "length_after": 12.0,
+        "kl_k1": 0.5,
+        "samples": [sample],
+    }
+    report = {"report": {"generations": generations}}
+
+    shown = run_view.result(make_run(RunState.SUCCEEDED, result=report))
+
+    assert_harmless(shown)
+    assert shown.count("alert(3)") == 3
+
+
+def test_a_refusal_of_an_import_is_shown_as_text() -> None:
+    report = ImportReport(
+        import_id="i",
+        format="trl",
+        accepted=1,
+        known=0,
+        refused=1,
+        refusals=(BadRow(HOSTILE, 3, HOSTILE, HOSTILE),),
+        prompts_added=1,
+        preferences_added=0,
+        pairs_added=0,
+        judgments_added=0,
+        was_cancelled=False,
+    )
+
+    assert_harmless(prompts.report_card(report))
+
+
+def test_a_chart_without_points_says_so() -> None:
+    assert "no numbers yet" in html.line_chart("Loss", [Line("loss", [])])
+
+
+def test_a_chart_of_one_point_is_a_dot() -> None:
+    chart = html.line_chart("Loss", [Line("loss", [(1, 0.5)])])
+
+    assert "wsl-dots" in chart
+    assert "nan" not in chart.lower()
+
+
+def test_a_chart_of_equal_points_lies_in_the_middle() -> None:
+    chart = html.line_chart("Loss", [Line("loss", [(1, 2.0), (2, 2.0)])])
+
+    assert 'd="M0.00 50.00L100.00 50.00"' in chart
+
+
+def test_a_chart_spans_its_extremes() -> None:
+    chart = html.line_chart("Loss", [Line("loss", [(0, 0.0), (10, 1.0)])])
+
+    # 8 % of room above and below: the lowest point at 92, the highest at 8.
+    assert 'd="M0.00 92.00L100.00 8.00"' in chart
+
+
+def test_the_labels_at_the_edges_of_a_chart_are_short() -> None:
+    chart = html.line_chart("Margin", [Line("margin", [(1, -0.000652), (2, 123456.0)])])
+
+    assert 'wsl-tick-bottom">0<' in chart
+    assert 'wsl-tick-top">1.2e+05<' in chart
+
+
+def test_points_that_are_no_numbers_are_left_out() -> None:
+    points = [(1.0, 1.0), (2.0, math.nan), (3.0, math.inf), (4.0, 2.0)]
+
+    chart = html.line_chart("Loss", [Line("loss", points)])
+
+    assert not re.search(r"nan|inf\b", chart)
+
+
+def test_downsampling_keeps_order_ends_and_extremes() -> None:
+    points = [(float(x), math.sin(x / 50)) for x in range(10_000)]
+    points[6789] = (6789.0, 9.0)
+
+    kept = html.downsampled(points)
+
+    assert len(kept) <= html.MAX_POINTS
+    assert kept == sorted(kept)
+    assert (6789.0, 9.0) in kept
+    assert kept[-1][0] > 9_900
+
+
+def test_few_points_are_not_downsampled() -> None:
+    assert html.downsampled([(1, 2), (2, 3)]) == [(1, 2), (2, 3)]
+
+
+def test_the_running_mean_of_a_constant_is_that_constant() -> None:
+    smooth = html.running_mean([(x, 3.0) for x in range(100)])
+
+    assert all(math.isclose(y, 3.0) for _, y in smooth)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.04, "0.0 s"),
+        (8.34, "8.3 s"),
+        (59.6, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (3840, "1 h 4 min"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
+    assert i18n.duration(seconds) == said
+
+
+def test_the_state_and_the_steps_of_a_run_are_told() -> None:
+    events = make_events(
+        ("phase", {"name": "training"}),
+        ("progress", {"step": 1, "total": 10, "first_step": True}),
+        ("progress", {"step": 5, "total": 10, "first_step": False}),
+        every_s=4.0,
+    )
+
+    shown = run_view.status(RunView(make_run(), events, None), NOW)
+
+    assert "Running" in shown
+    assert "5 / 10" in shown
+    assert 'aria-valuenow="50"' in shown
+
+
+def test_the_time_left_follows_the_pace_of_this_process() -> None:
+    # Before the resume 100 s a step, after it 2 s a step; 5 steps are left.
+    slow = RunEvent("run-1", 0, 0.0, "progress", {"step": 1, "total": 10, "first_step": True})
+    resumed = [
+        RunEvent("run-1", 1, 100.0, "progress", {"step": 3, "total": 10, "first_step": True}),
+        RunEvent("run-1", 2, 104.0, "progress", {"step": 5, "total": 10, "first_step": False}),
+    ]
+
+    left = run_view.remaining_s([slow, *resumed], datetime.fromtimestamp(104.0, UTC))
+
+    assert left == pytest.approx(10.0)
+
+
+def test_no_time_left_is_told_before_the_second_step() -> None:
+    events = make_events(("progress", {"step": 1, "total": 10, "first_step": True}))
+
+    assert run_view.remaining_s(events, NOW) is None
+
+
+def test_a_resumed_step_replaces_the_one_before() -> None:
+    events = make_events(
+        ("metrics", {"step": 2, "loss": 0.5}),
+        ("metrics", {"step": 1, "loss": 0.7}),
+        ("metrics", {"step": 2, "loss": 0.4}),
+        ("metrics", {"step": 3, "loss": None}),
+    )
+
+    assert run_view.series(events, "loss") == [(1.0, 0.7), (2.0, 0.4)]
+
+
+def test_a_failed_run_says_what_to_do() -> None:
+    failure = {"name": "nan_loss", "message": "The loss became nan.", "advice": "Halve the rate."}
+    run = make_run(RunState.FAILED, result={"failure": failure}, finished_at=NOW)
+
+    shown = run_view.status(RunView(run, [], None), NOW)
+
+    assert "The loss became nan." in shown
+    assert "Halve the rate." in shown
+
+
+@pytest.mark.parametrize(
+    ("state", "offered", "not_offered"),
+    [
+        (RunState.RUNNING, "train-cancel", "train-resume"),
+        (RunState.INTERRUPTED, "train-resume", "train-cancel"),
+        (RunState.FAILED, "train-resume", "train-cancel"),
+        (RunState.CANCELLED, "run-log-button", "train-resume"),
+    ],
+)
+def test_a_run_offers_what_its_state_allows(
+    state: RunState, offered: str, not_offered: str
+) -> None:
+    shown = run_view.actions(RunView(make_run(state), [], None), is_live=False, is_log_shown=False)
+
+    assert offered in shown
+    assert not_offered not in shown
+
+
+@pytest.mark.parametrize(
+    ("preferences", "name"),
+    [(0, "small"), (199, "small"), (200, "medium"), (1000, "medium"), (1001, "large")],
+)
+def test_the_preset_follows_the_number_of_preferences(preferences: int, name: str) -> None:
+    assert train.volume_of(preferences).name == name
+
+
+def test_train_says_why_it_cannot_be_pressed() -> None:
+    some, none = PreferenceCounts(60, 0, 0, 0, 60), PreferenceCounts(0, 3, 2, 1, 0)
+
+    assert train.why_not(some, None) is None
+    assert "run-7" in (train.why_not(some, "run-7") or "")
+    assert "nothing to train on" in (train.why_not(none, None) or "")
+
+
+def test_what_is_set_aside_is_told_with_its_reason() -> None:
+    card = train.data_card(PreferenceCounts(60, 7, 5, 3, 55, 2))
+
+    for reason in ("Held out", "Blind comparisons", "the same text", "A response is empty"):
+        assert reason in card
+
+
+def make_version(wins: int, losses: int, waiting: int = 0) -> VersionRow:
+    policy = Policy("pol-000002", "starter", "pol-000001", "/a", "ab" * 32, "run-1", "cd" * 32, NOW)
+    duel = Duel("pol-000001", win_rate(wins, losses, 0), waiting)
+    return VersionRow(policy, False, (duel,))
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "said"),
+    [(40, 10, "better"), (10, 40, "worse"), (6, 5, "not decided yet")],
+)
+def test_a_version_is_called_better_only_when_its_interval_says_so(
+    wins: int, losses: int, said: str
+) -> None:
+    assert f": {said} (" in policies.verdict(make_version(wins, losses))
+
+
+def test_without_verdicts_nothing_is_claimed() -> None:
+    shown = policies.verdict(make_version(0, 0, waiting=12))
+
+    assert "12 comparisons waiting" in shown
+    unmet = replace(make_version(0, 0), is_live=True, duels=())
+    assert "being written" in policies.verdict(unmet)
+    assert "%" not in shown
+
+
+def test_the_guidelines_say_which_version_is_in_force_and_since_when() -> None:
+    assert "None yet" in project.guidelines_head(None, NOW)
+    written = Guidelines(3, HOSTILE, "lea", NOW - timedelta(hours=2))
+    head = project.guidelines_head(written, NOW)
+    assert "Version 3, published: <time" in head
+    assert "&lt;time" not in head

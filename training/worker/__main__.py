@@ -1,0 +1,123 @@
+"""The trainer's entry: `python -m training.worker RUN_DIR`, or `--standby` to wait for one.
+
+Exit code 0 means succeeded, 1 failed, 2 stopped before the end; what counts is result.json, which
+is written last. Libraries that take seconds to import are imported after the spec was read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from training.config import METHODS, method_named, worker_environment
+from training.events import EventKind, EventWriter
+from training.rundir import Outcome, RunDir, RunDirBusy, RunResult, Trainer
+from training.worker.failures import Cancelled, describe
+from training.worker.job import Job, StopRequest
+
+READY = "ready"
+EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1, Outcome.CANCELLED: 2}
+
+log = logging.getLogger("training.worker")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train one run directory; see the module's docstring for what is returned."""
+    parser = argparse.ArgumentParser(prog="python -m training.worker", description=__doc__)
+    parser.add_argument("run_dir", nargs="?", type=Path, help="a run's folder, with spec.json")
+    parser.add_argument("--standby", action="store_true", help="wait for a RUN_DIR on stdin")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if given.standby:
+        return stand_by()
+    if given.run_dir is None:
+        parser.error("give a RUN_DIR, or --standby")
+    return work(RunDir(given.run_dir))
+
+
+def stand_by() -> int:
+    """Import what takes seconds, say so, and train the folder that comes on stdin, if one does."""
+    os.environ.update({**worker_environment(threads=1), **os.environ})
+    for method in METHODS.values():
+        _recipe(method.recipe)
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
+    line = sys.stdin.readline().strip()
+    if not line:
+        return 0
+    run_dir = RunDir(Path(line))
+    _move_output(run_dir.log_path)
+    return work(run_dir)
+
+
+def work(run_dir: RunDir) -> int:
+    """Train, and leave a result whatever happens."""
+    try:
+        with run_dir.held_by(_this_process()):
+            return EXIT_CODES[_work_alone(run_dir).state]
+    except (RunDirBusy, OSError) as error:
+        log.error("The run in %s has no result: %s", run_dir.path, error)
+        return EXIT_CODES[Outcome.FAILED]
+
+
+def _work_alone(run_dir: RunDir) -> RunResult:
+    stop = StopRequest()
+    stop.listen()
+    try:
+        run_dir.reserve_result()
+        result = _train(run_dir, EventWriter(run_dir.events_path), stop)
+    except Cancelled:
+        result = RunResult(Outcome.CANCELLED)
+    except BaseException as error:
+        log.exception("The run failed")
+        result = RunResult(Outcome.FAILED, failure=describe(error))
+    run_dir.write_result(result)
+    return result
+
+
+def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult:
+    spec = run_dir.read_spec()
+    os.environ.update({**worker_environment(spec.threads), **os.environ})
+    recipe = _recipe(method_named(spec.method).recipe)
+
+    import torch
+
+    torch.set_num_threads(spec.threads)
+    report = recipe.train(Job(spec, run_dir, events, stop))
+    run_dir.seal_adapter()
+    events.write(EventKind.DONE)
+    return RunResult(Outcome.SUCCEEDED, report=report)
+
+
+def _recipe(module: str) -> Any:
+    """Import a recipe without the garbage collector, which has nothing to find among imports."""
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.enable()
+
+
+def _this_process() -> Trainer:
+    return Trainer(os.getpid(), psutil.Process().create_time())
+
+
+def _move_output(log_path: Path) -> None:
+    """From here on write into the run's log, as a trainer that was started for it would."""
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

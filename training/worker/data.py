@@ -1,0 +1,145 @@
+"""Training data: a snapshot's pairs read, split by conversation, ordered; no tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet  # type: ignore[import-untyped]
+from datasets import Dataset
+
+from training.worker.failures import BadData
+
+MAX_HELD_OUT_CONVERSATIONS = 400
+CHUNK_OF_BATCHES = 8
+
+
+COLUMNS = ("prompt", "chosen", "rejected")
+
+
+class Row(NamedTuple):
+    """A preference in TRL's conversational columns; `number` is its place in the snapshot."""
+
+    number: int
+    prompt: list[dict[str, str]]
+    chosen: list[dict[str, str]]
+    rejected: list[dict[str, str]]
+
+
+class Split(NamedTuple):
+    """Pairs to learn from, and pairs of other conversations to measure on."""
+
+    train: list[Row]
+    held_out: list[Row]
+
+
+def read_preferences(path: Path) -> list[Row]:
+    """The pairs of a snapshot, in its order. Raises `BadData` naming the row and the column."""
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BadData("{path} cannot be read: {error}", path=path, error=error) from error
+    if missing := set(COLUMNS) - set(table.column_names):
+        raise BadData(
+            "{path} lacks the columns {missing}.", path=path, missing=", ".join(sorted(missing))
+        )
+    rows = table.select(list(COLUMNS)).to_pylist()
+    return [_row(path, number, row) for number, row in enumerate(rows)]
+
+
+def read_eval_prompts(path: Path) -> list[Mapping[str, Any]]:
+    """Held-out prompts, each with `messages`. Raises `BadData`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise BadData("{path} cannot be read: {error}", path=path, error=error) from error
+
+
+def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
+    """Hold about `share` of the conversations out; all pairs of one go the same way.
+
+    The side is decided by a hash of how the conversation opens, so it stays the same as data grows:
+    what a run is measured on, the runs that it continues from were not trained on. There are two
+    exceptions. With very few conversations, one is moved so that no side is empty. Beyond
+    `MAX_HELD_OUT_CONVERSATIONS` those with the highest hashes are trained on, so that growth may
+    take a conversation from the held-out side to the other, and never back.
+    """
+    places = [_place(row.prompt) for row in rows]
+    held_out = _held_out(sorted(set(places)), share)
+    return Split(
+        [row for row, place in zip(rows, places, strict=True) if place not in held_out],
+        [row for row, place in zip(rows, places, strict=True) if place in held_out],
+    )
+
+
+def _place(prompt: Sequence[Mapping[str, str]]) -> float:
+    """Where a conversation lies between 0 and 1, by its messages up to the first of the user.
+
+    The import draws its held-out prompts by another hash; with the same one, none of the prompts
+    that are left to train on would lie in the first tenth.
+    """
+    first = next((i for i, m in enumerate(prompt) if m["role"] == "user"), len(prompt))
+    opening = [[m["role"], m["content"]] for m in prompt[: first + 1]]
+    digest = hashlib.sha256(json.dumps(["training split", opening]).encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48
+
+
+def _held_out(places: Sequence[float], share: float) -> set[float]:
+    """Those of the distinct, sorted `places` that are held out."""
+    if share == 0 or len(places) < 2:
+        return set()
+    count = sum(place < share for place in places)
+    count = min(max(count, 1), len(places) - 1, MAX_HELD_OUT_CONVERSATIONS)
+    return set(places[:count])
+
+
+def to_dataset(rows: Sequence[Row]) -> Dataset:
+    """TRL's columns, in memory."""
+    return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in COLUMNS})
+
+
+def pair_lengths(tokenized: Dataset) -> list[int]:
+    """Tokens of the longer side of each pair that TRL has tokenised, prompt included."""
+    columns = (tokenized["prompt_ids"], tokenized["chosen_ids"], tokenized["rejected_ids"])
+    return [len(p) + max(len(c), len(r)) for p, c, r in zip(*columns, strict=True)]
+
+
+def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed: int) -> list[int]:
+    """Which pair comes when, over all epochs: pairs of like length share a batch.
+
+    The epochs, each shuffled, follow one another; runs of `CHUNK_OF_BATCHES` batches are sorted by
+    length and their batches shuffled. Only the very last batch may be short. The order depends on
+    `seed` alone, so that a resumed run goes on where it stopped.
+    """
+    rng = random.Random(seed)
+    stream: list[int] = []
+    for _ in range(epochs):
+        stream += rng.sample(range(len(lengths)), len(lengths))
+    chunk = batch_size * CHUNK_OF_BATCHES
+    order: list[int] = []
+    for start in range(0, len(stream), chunk):
+        like = sorted(stream[start : start + chunk], key=lambda i: lengths[i])
+        full = len(like) - len(like) % batch_size
+        batches = [like[i : i + batch_size] for i in range(0, full, batch_size)]
+        rng.shuffle(batches)
+        order += [index for batch in batches for index in batch] + like[full:]
+    return order
+
+
+def _row(path: Path, number: int, values: Mapping[str, Any]) -> Row:
+    where = f"{path.name}, row {number + 1}"
+    for column in COLUMNS:
+        messages = values[column]
+        if not messages or not all(m and m.get("role") for m in messages):
+            raise BadData(
+                "{where}: {column} must be a list of messages.", where=where, column=column
+            )
+    for column in ("chosen", "rejected"):
+        if not (values[column][-1].get("content") or "").strip():
+            raise BadData("{where}: {column} is empty.", where=where, column=column)
+    return Row(number, values["prompt"], values["chosen"], values["rejected"])

@@ -1,0 +1,101 @@
+"""Why a trainer stops early, in names that a person can act on.
+
+WorkerError
+├── BadData           the snapshot cannot be trained on
+├── ModelUnusable     the base model or the parent adapter cannot be loaded or trained
+├── Diverged          the loss or the gradient is no longer a number
+└── Cancelled         a signal asked the trainer to stop; no failure
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+
+from training.config import SpecError
+from training.messages import Message, MessageError
+from training.rundir import Failure
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch and safetensors lose the error number; inline_container is what torch.save writes with.
+_NO_SPACE_TEXTS = (
+    "No space left",
+    "os error 28",
+    "Disk quota exceeded",
+    "File too large",
+    "inline_container.cc",
+)
+_NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+
+
+class WorkerError(MessageError):
+    """A failure with a stable name and something to do about it."""
+
+    name = "unexpected"
+    advice = "Read log.txt in the run's folder; resume the run, or start it again."
+
+
+class BadData(WorkerError):
+    """The snapshot cannot be trained on."""
+
+    name = "bad_data"
+    advice = "Collect more judgments, or raise 'Longest pair', then start a new run."
+
+
+class ModelUnusable(WorkerError):
+    """The base model or the parent adapter cannot be loaded or trained."""
+
+    name = "model_load"
+    advice = "Check that the folder is complete and that the adapter belongs to this base model."
+
+
+class Diverged(WorkerError):
+    """The loss or the gradient is no longer a number."""
+
+    name = "nan_loss"
+    advice = (
+        "Halve the learning rate or raise beta and start again. If it happens at the first step, "
+        "the base model or the parent adapter holds broken weights."
+    )
+
+
+class Cancelled(BaseException):
+    """A signal asked the trainer to stop. Libraries that catch `Exception` must not swallow it."""
+
+
+def describe(error: BaseException) -> Failure:
+    """The name, message and advice of anything that ended a trainer."""
+    if isinstance(error, WorkerError):
+        return _failure(error.name, error.message, error.advice)
+    if isinstance(error, SpecError):
+        return _failure("bad_spec", error.message, "Correct that option and start a new run.")
+    if _is_disk_full(error):
+        advice = "Free some space, then resume the run: it continues from its last checkpoint."
+        return _failure("disk_full", Message("The disk is full: {error}", _of(error)), advice)
+    if _is_out_of_memory(error):
+        advice = "Lower the batch size (and raise gradient accumulation) or 'Longest pair'."
+        return _failure("out_of_memory", Message("Memory ran out: {error}", _of(error)), advice)
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    at = f" (in {os.path.basename(where[0].filename)}:{where[0].lineno})" if where else ""  # noqa: PTH119
+    what = Message("{error}", {"error": f"{type(error).__name__}: {error}{at}"})
+    return _failure(WorkerError.name, what, WorkerError.advice)
+
+
+def _failure(name: str, message: Message, advice: str) -> Failure:
+    return Failure(name, str(message), advice, message.to_json())
+
+
+def _of(error: BaseException) -> dict[str, object]:
+    return {"error": str(error)}
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    return any(text in str(error) for text in _NO_SPACE_TEXTS)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or any(text in str(error) for text in _NO_MEMORY_TEXTS)
