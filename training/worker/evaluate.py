@@ -195,7 +195,9 @@ def _score(model: Any, rows: Sequence[Scored], stop: StopRequest) -> Iterator[_B
 
 def token_log_probs(model: Any, ids: Tensor, attention: Tensor) -> Tensor:
     """log p(token t+1 | tokens to t), (rows, tokens - 1), from right-padded ids (rows, tokens)."""
-    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+    # From the end: virtual tokens may have logits too, before all others.
+    logits = logits[:, -ids.shape[1] : -1].float()
     chosen: Tensor = logits.gather(2, ids[:, 1:, None]).squeeze(2)
     normalizer: Tensor = logits.logsumexp(dim=2)
     return chosen - normalizer
