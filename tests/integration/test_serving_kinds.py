@@ -188,6 +188,16 @@ def test_each_kind_has_the_logits_and_the_text_of_a_load_of_its_own(
     assert texts(policy, kind) == texts_alone(base, adapter)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora", "prefix", "prompt"])
+def test_an_adapter_takes_no_memory_for_the_weights_of_the_base(
+    base: Path, ways: dict[str, AdapterFolder], kind: str
+) -> None:
+    shared = load_base(base)
+    served = adapters.load(ways[kind], shared)
+    places = {weight.data_ptr() for weight in served.parameters()}
+    assert {weight.data_ptr() for weight in shared.parameters()} <= places
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
 def test_other_architectures_serve_the_ways_too(tmp_path: Path, architecture: str) -> None:
     base = build_model(tmp_path / "base", architecture)
