@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from labeling.access import Actor, require_lead
-from store import policies, preferences, runs, snapshots
+from store import policies, preferences, runs, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, PolicyUnavailable
 from store.preferences import PreferenceCounts
-from store.records import Policy, Run, RunEvent
-from training.config import MethodOptions, method_named
+from store.records import Policy, Run, RunEvent, RunState
+from store.training_data import Kind, KindCount
+from training.methods import METHODS, Method, Product, method_named
+from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
 from training.runs import RunService
+from training.tuning import Tuning, check_continues, tuning_of
 
 LOG_LINES = 80
+
+
+class Start(StrEnum):
+    """Which policy a run starts from."""
+
+    LIVE = "live"
+    BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -42,31 +53,53 @@ class Launching:
         require_lead(actor, "see training data")
         return preferences.counts(self._store)
 
-    def preset(self, actor: Actor, method: str, *, pairs: int) -> MethodOptions:
-        """Options that suit this many pairs and the size of the base model."""
+    def amount(self, actor: Actor, method: str) -> KindCount:
+        """How much there is of what a method learns from."""
+        require_lead(actor, "see training data")
+        return training_data.count(self._store, _kind(_method(method)))
+
+    def preset(self, actor: Actor, method: str, *, rows: int, tuning: str) -> MethodOptions:
+        """Options that suit this many rows, the size of the base model and the tuning."""
         require_lead(actor, "train")
-        return method_named(method).options.preset(pairs, parameters=self._runs.model_parameters)
+        options = method_named(method).options
+        return options.preset(rows, parameters=self._runs.model_parameters, tuning=tuning)
 
     def prepare(self, actor: Actor) -> None:
         """A lead is looking at the Train tab: have a trainer process warm."""
         require_lead(actor, "train")
         self._runs.prepare()
 
-    def launch(self, actor: Actor, method: str, options: Mapping[str, Any]) -> Run:
-        """Freeze the data and start training from the live policy.
+    def launch(
+        self,
+        actor: Actor,
+        method: str,
+        options: Mapping[str, Any],
+        *,
+        start: str = Start.LIVE,
+        reward_run: str | None = None,
+    ) -> Run:
+        """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
-        Raises `BadInput` for no data or options out of bounds, `Conflict` while another run is
-        active, `PolicyUnavailable` before there is a policy to start from.
+        Raises `BadInput` for no data, options out of bounds or a tuning that does not go on from
+        there, `Conflict` while another run is active, `PolicyUnavailable` before there is a policy
+        to start from.
         """
         require_lead(actor, "start training")
-        live = policies.live(self._store)
-        if live is None:
-            raise PolicyUnavailable("There is no policy to start from yet; wait until it loads.")
-        snapshot = snapshots.freeze_preferences(
-            self._store, self._snapshots_folder, created_by=actor.id
+        chosen = _method(method)
+        parent = self._parent(start)
+        _check_tuning(options.get("tuning"), parent, chosen)
+        reward_model = self._reward_model(reward_run) if chosen.needs_reward_model else None
+        snapshot = snapshots.freeze(
+            self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
-        parent = policies.get(self._store, live.version)
-        return self._runs.launch(actor.id, method, options, snapshot, parent)
+        return self._runs.launch(
+            actor.id, method, options, snapshot, parent, reward_model=reward_model
+        )
+
+    def reward_runs(self, actor: Actor) -> list[Run]:
+        """The runs that made a reward model, newest first."""
+        require_lead(actor, "see runs")
+        return [run for run in runs.list_all(self._store) if _made_reward_model(run)]
 
     def cancel(self, actor: Actor, run_id: str) -> None:
         """Ask the trainer to stop; what it learned so far is not kept."""
@@ -101,6 +134,51 @@ class Launching:
             return None
         run = runs.get(self._store, run_id) if run_id else found[0]
         return RunView(run, runs.events(self._store, run.id), policies.of_run(self._store, run.id))
+
+    def _parent(self, start: str) -> Policy:
+        live = policies.live(self._store)
+        if live is None:
+            raise PolicyUnavailable("There is no policy to start from yet; wait until it loads.")
+        policy = policies.get(self._store, live.version)
+        if start != Start.BASE:
+            return policy
+        return policies.base_of(self._store, policy.base_model) or policy
+
+    def _reward_model(self, run_id: str | None) -> str:
+        if not run_id:
+            raise BadInput(
+                "This method learns from a reward model. Train one first, or choose one."
+            )
+        run = runs.get(self._store, run_id)
+        if not _made_reward_model(run):
+            raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
+        return str(RunDir(Path(run.folder)).adapter)
+
+
+def _method(name: str) -> Method:
+    try:
+        return method_named(name)
+    except SpecError as error:
+        raise BadInput("The run cannot start: {error}.", error=error) from error
+
+
+def _kind(method: Method) -> Kind:
+    return Kind(method.learns_from.value)
+
+
+def _made_reward_model(run: Run) -> bool:
+    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
+    return is_one and run.state is RunState.SUCCEEDED
+
+
+def _check_tuning(tuning: object, parent: Policy, method: Method) -> None:
+    """Refuse a tuning that cannot go on from the parent. Raises `BadInput`."""
+    if parent.adapter_path is None or method.makes is not Product.POLICY:
+        return
+    try:
+        check_continues(tuning_of(Path(parent.adapter_path)), Tuning(str(tuning or Tuning.LORA)))
+    except SpecError as error:
+        raise BadInput("The run cannot start: {error}.", error=error) from error
 
 
 def require_choice(value: str | None, what: str) -> str:

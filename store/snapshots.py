@@ -11,34 +11,33 @@ from typing import Any
 
 from store.db import Cursor, Store
 from store.errors import BadInput, NotFound
-from store.preferences import TRAINABLE, dataset_select
 from store.records import Snapshot
+from store.training_data import Kind, select
 
 _COLUMNS = 'id, path, "rows", max_judgment_seq, created_by, created_at'
 ROW_GROUP_SIZE = 8192
 
 
-def freeze_preferences(store: Store, folder: Path, *, created_by: str) -> Snapshot:
-    """Write every trainable preference to `folder/<sha256>.parquet`, beside a manifest.
+def freeze(
+    store: Store, folder: Path, *, kind: Kind = Kind.PREFERENCES, created_by: str
+) -> Snapshot:
+    """Write every trainable row of a kind to `folder/<sha256>.parquet`, beside a manifest.
 
-    The same preferences give the same snapshot. Raises `BadInput` when there are none.
+    The same rows give the same snapshot. Raises `BadInput` when there are none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{uuid.uuid4().hex}.partial"
-    query = dataset_select(TRAINABLE)
     try:
         with store.read() as cursor:
-            write_parquet(cursor, query, partial)
+            write_parquet(cursor, select(kind), partial)
             rows, max_seq = _measure(cursor, partial)
             if rows == 0:
-                raise BadInput(
-                    "There are no preferences to train on yet. Judge some responses in the Compare "
-                    "tab, or import ready preferences, and come back."
-                )
+                raise _nothing(kind)
             judgment_ids = _judgment_ids(cursor, partial)
         sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
         path = folder / f"{sha256}.parquet"
-        _write_manifest(folder / f"{sha256}.json", sha256, rows, max_seq, judgment_ids)
+        manifest = _manifest(kind, sha256, rows, max_seq, judgment_ids)
+        _write_manifest(folder / f"{sha256}.json", manifest)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -104,14 +103,38 @@ def _judgment_ids(cursor: Cursor, path: Path) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _write_manifest(path: Path, sha256: str, rows: int, max_seq: int, ids: list[str]) -> None:
-    manifest = {
+def _nothing(kind: Kind) -> BadInput:
+    if kind is Kind.DEMONSTRATIONS:
+        return BadInput(
+            "There are no demonstrations to train on yet. Rewrite or judge some responses in the "
+            "Compare tab, and come back."
+        )
+    if kind is Kind.RATINGS:
+        return BadInput(
+            "There are no rated responses and no pairs to train on yet. Judge some responses in "
+            "the Compare tab, and come back."
+        )
+    if kind is Kind.PROMPTS:
+        return BadInput("There are no prompts to train on yet. Import some in the Prompts tab.")
+    return BadInput(
+        "There are no preferences to train on yet. Judge some responses in the Compare tab, or "
+        "import ready preferences, and come back."
+    )
+
+
+def _manifest(
+    kind: Kind, sha256: str, rows: int, max_seq: int, judgment_ids: list[str]
+) -> dict[str, Any]:
+    return {
         "sha256": sha256,
-        "format": "preference (prompt, chosen, rejected; conversational)",
+        "kind": kind.value,
         "rows": rows,
         "max_judgment_seq": max_seq,
-        "judgments": len(ids),
+        "judgments": len(judgment_ids),
     }
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     partial.replace(path)

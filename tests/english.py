@@ -14,7 +14,7 @@ import gradio as gr
 
 from labeling.ui import pages, shell
 from store.formats import registry
-from training.config import METHODS
+from training.methods import METHODS
 from training.runs import DIED, STOPPED_ELSEWHERE
 
 ROOT = Path(__file__).resolve().parents[1]

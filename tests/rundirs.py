@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from training.config import DPOOptions, RunSpec
+from training.config import RunSpec
 from training.events import EventReader
+from training.methods import LearnsFrom, method_named
 from training.rundir import RunDir, RunResult
 
 PAIRS = 48
@@ -48,8 +49,63 @@ def eval_prompts(count: int = 4) -> list[dict[str, Any]]:
     ]
 
 
-def write_preferences(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A Parquet file as a snapshot has it."""
+def demonstration_rows(count: int = PAIRS) -> list[dict[str, Any]]:
+    """Thanks, as people wrote them; every third one is only the best-liked response."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": row["chosen"],
+            "kind": "demonstration" if n % 3 else "chosen",
+        }
+        for n, row in enumerate(preference_rows(count))
+    ]
+
+
+def rated_rows(count: int = PAIRS) -> list[dict[str, Any]]:
+    """Pairs taken apart, and every third one rated."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": row[side],
+            "label": side == "chosen",
+            "kind": "pair" if n % 3 else "rating",
+        }
+        for n, row in enumerate(preference_rows(count))
+        for side in ("chosen", "rejected")
+    ]
+
+
+def comparison_rows(count: int = PAIRS) -> list[dict[str, Any]]:
+    """Rankings of three: thanks, waiting, no idea; in every fourth the last two are tied."""
+    nothing = [{"role": "assistant", "content": "Wait."}]
+    rows = []
+    for n, row in enumerate(preference_rows(count)):
+        pairs = [(row["chosen"], row["rejected"], 2.0), (row["chosen"], nothing, 1.0)]
+        pairs.append((nothing, row["rejected"], 1.0 if n % 4 else 0.0))
+        rows += [
+            {
+                "prompt": row["prompt"],
+                "chosen": better,
+                "rejected": worse,
+                "margin": margin,
+                "is_tie": margin == 0,
+                "comparison_id": f"c{n}",
+            }
+            for better, worse, margin in pairs
+        ]
+    return rows
+
+
+ROWS: Mapping[LearnsFrom, Callable[[], list[dict[str, Any]]]] = {
+    LearnsFrom.PREFERENCES: preference_rows,
+    LearnsFrom.COMPARISONS: comparison_rows,
+    LearnsFrom.DEMONSTRATIONS: demonstration_rows,
+    LearnsFrom.RATINGS: rated_rows,
+}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A Parquet file as a snapshot is one."""
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
@@ -58,24 +114,25 @@ def make_run_dir(
     path: Path,
     base_model: Path,
     *,
+    method: str = "dpo",
     rows: list[dict[str, Any]] | None = None,
     parent_adapter: Path | None = None,
     **options: Any,
 ) -> RunDir:
-    """A run directory for DPO; `options` replace those in `OPTIONS`."""
+    """A run directory; `options` replace those in `OPTIONS`."""
+    chosen = method_named(method)
     spec = RunSpec(
         run_id=path.name,
-        method="dpo",
-        options=DPOOptions.parsed({**OPTIONS, **options}),
+        method=method,
+        options=chosen.options.parsed({**OPTIONS, **options}),
         base_model=str(base_model),
         parent_version="pol-000000",
         parent_adapter=str(parent_adapter) if parent_adapter else None,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = write_preferences(
-        path.with_suffix(".parquet"), preference_rows() if rows is None else rows
-    )
-    return RunDir.create(path, spec, preferences=data, eval_prompts=eval_prompts())
+    given = ROWS[chosen.learns_from]() if rows is None else rows
+    data = write_rows(path.with_suffix(".parquet"), given)
+    return RunDir.create(path, spec, data=data, eval_prompts=eval_prompts())
 
 
 def run_here(run_dir: RunDir) -> RunResult:

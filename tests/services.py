@@ -32,7 +32,7 @@ class Lab:
         self.parent: Policy = policies.register(
             self.store, base_model=str(base_model), parent_version=None
         )
-        self.snapshot: Snapshot = snapshots.freeze_preferences(
+        self.snapshot: Snapshot = snapshots.freeze(
             self.store, folder / "snapshots", created_by="ana"
         )
         self.service = self.open_service()

@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.messages import MessageError
 from training.virtual_tokens import VirtualTokens
@@ -92,17 +92,25 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    source: str | Path, *, device: str = "cpu", dtype: str = "float32"
+    source: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantization: Any = None,
 ) -> PreTrainedModel:
     """The causal language model of a folder or hub id, in evaluation mode.
 
-    `device` and `dtype` are torch's names (`cuda`, `bfloat16`). Weights that are missing from the
-    files are an error here, while the library would draw them at random. Raises ModelLoadError.
+    `device` and `dtype` are torch's names (`cuda`, `bfloat16`); `quantization` is a config of
+    transformers for weights of fewer bits. Weights that are missing from the files are an error
+    here, while the library would draw them at random. Raises ModelLoadError.
     """
     import torch
 
-    model, _ = _read_model(_checked_source(source), getattr(torch, dtype))
-    return model.to(device).eval()
+    model, _ = _read_model(
+        _checked_source(source), getattr(torch, dtype), quantization=quantization
+    )
+    # The quantising library has placed the weights already, and refuses to have them moved.
+    return model.eval() if quantization is not None else model.to(device).eval()
 
 
 def load_fine_tuned(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
@@ -166,11 +174,13 @@ def context_length(model: PreTrainedModel) -> int | None:
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
     """The ids that end a completion: every end-of-text id, and the template's end of a turn."""
     ids: set[int] = set()
+    # A model that only scores has no settings for generation.
+    settings = getattr(model, "generation_config", None)
     for found in (
         tokenizer.eos_token_id,
-        model.generation_config.eos_token_id,
+        settings.eos_token_id if settings else None,
         model.config.get_text_config().eos_token_id,
-        _end_of_turn_id(tokenizer),
+        end_of_turn_id(tokenizer),
     ):
         ids.update(found if isinstance(found, list | tuple) else [] if found is None else [found])
     return sorted(ids)
@@ -229,8 +239,8 @@ def _apply_template(
     return ids
 
 
-def _end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the chat template writes right after an assistant's text."""
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that the chat template writes right after an assistant's text, if any."""
     from jinja2 import TemplateError
 
     content = "probe"
@@ -258,14 +268,17 @@ def _choose_pad(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int | None)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
 
 
-def _read_model(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, set[str]]:
-    """A model on the CPU, and the names of the weights in its files that it has no place for."""
+def _read_model(
+    name: str, dtype: torch.dtype, *, quantization: Any = None
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model, and the names of the weights in its files that it has no place for."""
     from transformers import AutoModelForCausalLM
 
+    more = {} if quantization is None else {"quantization_config": quantization}
     try:
         with _LOADING:
             model, report = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True
+                name, dtype=dtype, output_loading_info=True, **more
             )
     except _load_failures() as error:
         raise _load_error("model", name, error) from error

@@ -30,9 +30,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from training.config import RunSpec, SpecError
+from training.config import RunSpec
 from training.events import finite
 from training.messages import MessageError
+from training.options import SpecError
 
 MIN_FREE_BYTES = 128 * 2**20
 RESERVE_BYTES = 64 * 2**10
@@ -112,7 +113,7 @@ class RunDir:
         path: Path,
         spec: RunSpec,
         *,
-        preferences: Path,
+        data: Path,
         eval_prompts: Sequence[Mapping[str, Any]],
     ) -> Self:
         """Write a new run directory; the snapshot is linked, or copied across file systems.
@@ -122,12 +123,12 @@ class RunDir:
         """
         spec.validate()
         path.parent.mkdir(parents=True, exist_ok=True)
-        require_space(path.parent, MIN_FREE_BYTES + preferences.stat().st_size)
+        require_space(path.parent, MIN_FREE_BYTES + data.stat().st_size)
         path.mkdir()
         run_dir = cls(path)
-        target = path / spec.preferences
+        target = path / spec.data
         target.parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(preferences, target)
+        _link_or_copy(data, target)
         lines = [json.dumps(dict(prompt), ensure_ascii=False) for prompt in eval_prompts]
         write_whole(path / spec.eval_prompts, "".join(f"{line}\n" for line in lines))
         write_whole(run_dir.spec_path, _json(spec.to_json()))

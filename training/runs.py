@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from store.db import Store
 from store.errors import BadInput, Conflict, StoreUnavailable
 from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
 from training import process
-from training.config import RunSpec, SpecError, method_named, worker_environment
+from training.config import RunSpec, worker_environment
 from training.events import EventReader
 from training.loading import count_parameters
+from training.methods import Product, method_named
+from training.options import SpecError
 from training.policy import adapter_sha256
 from training.rundir import Failure, Outcome, RunDir, RunResult
 
@@ -133,9 +135,10 @@ class RunService:
         snapshot: Snapshot,
         parent: Policy,
         *,
+        reward_model: str | None = None,
         seed: int = 0,
     ) -> Run:
-        """Train `parent` on `snapshot`.
+        """Train `parent` on `snapshot`; `reward_model` is the folder of one, where it takes one.
 
         Raises `BadInput` for options that cannot be used, `Conflict` while another run is active,
         `StoreUnavailable` when the run directory cannot be written.
@@ -144,7 +147,11 @@ class RunService:
         with self._changed:
             self._refuse_if_busy()
             try:
-                spec = self._spec(run_id, method, options, parent, seed)
+                spec = replace(
+                    self._spec(run_id, method, options, parent),
+                    reward_model=reward_model,
+                    seed=seed,
+                )
                 run_dir = self._write_run_dir(spec, snapshot)
             except SpecError as error:
                 raise BadInput("The run cannot start: {error}.", error=error) from error
@@ -283,7 +290,7 @@ class RunService:
             )
 
     def _spec(
-        self, run_id: str, method: str, options: Mapping[str, object], parent: Policy, seed: int
+        self, run_id: str, method: str, options: Mapping[str, object], parent: Policy
     ) -> RunSpec:
         adapter = parent.adapter_path
         return RunSpec(
@@ -293,7 +300,6 @@ class RunService:
             base_model=self._base_model,
             parent_version=parent.version,
             parent_adapter=str(Path(adapter).resolve()) if adapter else None,
-            seed=seed,
             threads=self._threads,
         )
 
@@ -301,7 +307,7 @@ class RunService:
         prompts = [{"prompt_id": p.id, "messages": list(p.messages)} for p in self._eval_prompts()]
         path = self._folder / spec.run_id
         try:
-            return RunDir.create(path, spec, preferences=Path(snapshot.path), eval_prompts=prompts)
+            return RunDir.create(path, spec, data=Path(snapshot.path), eval_prompts=prompts)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise StoreUnavailable(
@@ -442,21 +448,26 @@ class RunService:
             self._finish(followed, RunState.FAILED, error=str(error), result=result)
             return
         run = runs.get(self._store, followed.run_id)
-        policy = policies.of_run(self._store, run.id)
-        if policy is None:
-            policy = policies.register(
-                self._store,
-                base_model=policies.get(self._store, run.parent_version).base_model,
-                parent_version=run.parent_version,
-                adapter_path=str(folder),
-                adapter_sha256=sha256,
-                run_id=run.id,
-                snapshot_id=run.snapshot_id,
-                judgment_ids=snapshots.judgment_ids_of(
-                    self._store, followed.run_dir.path / run.spec["preferences"], rows
-                ),
-            )
+        policy = None
+        if method_named(run.method).makes is Product.POLICY:
+            policy = policies.of_run(self._store, run.id) or self._register(run, sha256, rows)
         self._finish(followed, RunState.SUCCEEDED, result=result, policy=policy)
+
+    def _register(self, run: Run, sha256: str, rows: Sequence[int]) -> Policy:
+        """The policy that a run made; `rows` are those of its snapshot that it learned from."""
+        run_dir = RunDir(Path(run.folder))
+        return policies.register(
+            self._store,
+            base_model=policies.get(self._store, run.parent_version).base_model,
+            parent_version=run.parent_version,
+            adapter_path=str(run_dir.adapter),
+            adapter_sha256=sha256,
+            run_id=run.id,
+            snapshot_id=run.snapshot_id,
+            judgment_ids=snapshots.judgment_ids_of(
+                self._store, run_dir.path / run.spec["data"], rows
+            ),
+        )
 
     def _settle_dead(self, followed: _Followed) -> None:
         if followed.run_dir.is_cancel_asked:

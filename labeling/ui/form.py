@@ -9,9 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from training.config import Method, MethodOptions, OptionField
-
-MAIN_OPTIONS = 4
+from training.methods import Method
+from training.options import MethodOptions, OptionField
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,20 @@ class MethodForm:
 
 
 def draw(method: Method, *, visible: bool) -> MethodForm:
-    """Draw the form: the first options in sight, the others behind 'Advanced'."""
+    """Draw the form: the main options in sight, the others behind 'Advanced'."""
     described = method.options.described()
     fields: dict[str, gr.components.Component] = {}
     with gr.Column(visible=visible, elem_classes="wsl-form") as group:
         with gr.Row(elem_classes="wsl-options"):
-            for option in described[:MAIN_OPTIONS]:
-                fields[option.name] = _field(method, option)
-        if described[MAIN_OPTIONS:]:
-            with (
-                gr.Accordion("Advanced", open=False, elem_id=f"advanced-{method.name}"),
-                gr.Row(elem_classes="wsl-options"),
-            ):
-                for option in described[MAIN_OPTIONS:]:
+            for option in described:
+                if option.is_main:
+                    fields[option.name] = _field(method, option)
+        with (
+            gr.Accordion("Advanced", open=False, elem_id=f"advanced-{method.name}"),
+            gr.Row(elem_classes="wsl-options"),
+        ):
+            for option in described:
+                if not option.is_main:
                     fields[option.name] = _field(method, option)
     return MethodForm(method, group, fields)
 

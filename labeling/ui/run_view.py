@@ -13,9 +13,9 @@ from labeling.launching import RunView
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
-from training.config import METHODS
 from training.events import EventKind
 from training.messages import Message
+from training.methods import METHODS
 from training.runs import DIED, STOPPED_ELSEWHERE
 
 OPEN_SAMPLES = 3

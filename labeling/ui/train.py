@@ -23,8 +23,9 @@ from labeling.ui.html import EMPTY, Html, el
 from store.db import utc_now
 from store.errors import BadInput
 from store.preferences import PreferenceCounts
-from training.config import METHODS
+from training.methods import METHODS
 from training.policy_host import PolicyHost, PromotionReport
+from training.tuning import Tuning
 
 POLL_S = 1.0
 VIEWERS = 8
@@ -182,7 +183,7 @@ class TrainTab:
     def choose_preset(self, actor: Actor, preset: str, method: str) -> dict[Any, Any]:
         """Fill the form with what suits this many pairs."""
         volume = next(v for v in VOLUMES if v.name == preset)
-        fitting = self._launching.preset(actor, method, pairs=volume.typical)
+        fitting = self._launching.preset(actor, method, rows=volume.typical, tuning=Tuning.LORA)
         return self.forms[method].filled(fitting)
 
     def choose_method(self, actor: Actor, method: str, preset: str | None) -> dict[Any, Any]:

@@ -74,7 +74,7 @@ def _run(
         services.runs.wait_prepared(60)
     pressed_at = time.time()
     pairs = services.launching.counts(actor).trainable
-    preset = asdict(services.launching.preset(actor, "dpo", pairs=pairs))
+    preset = asdict(services.launching.preset(actor, "dpo", rows=pairs, tuning="lora"))
     run = services.launching.launch(actor, "dpo", preset | _options(options.option))
     done = services.runs.wait(run.id, timeout_s=1800)
     train_s = time.time() - pressed_at

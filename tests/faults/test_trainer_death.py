@@ -89,7 +89,7 @@ def test_a_resumed_run_has_the_very_losses_of_one_that_was_never_killed(
 ) -> None:
     run_dir = RunDir(Path(death.resumed.folder))
     undisturbed = make_run_dir(tmp_path / "run", model, **LONG)
-    data = run_dir.path / run_dir.read_spec().preferences
+    data = run_dir.path / run_dir.read_spec().data
     (undisturbed.path / "data/preferences.parquet").write_bytes(data.read_bytes())
     run_here(undisturbed)
     assert losses(run_dir) == losses(undisturbed)

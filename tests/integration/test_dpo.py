@@ -13,8 +13,8 @@ from store.db import Store
 from store.records import Split
 from tests.models import build_adapter, build_model
 from tests.rundirs import losses, make_run_dir, preference_rows, run_here
-from training.config import DPOOptions
 from training.events import EventReader
+from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.worker.data import MAX_HELD_OUT_CONVERSATIONS, Row, split_by_conversation
 
@@ -37,7 +37,7 @@ def test_a_run_says_which_pairs_it_was_trained_on(trained: tuple[RunDir, RunResu
     run_dir, result = trained
     rows = preference_rows()
     split = split_by_conversation(
-        [Row(number, row["prompt"], [], []) for number, row in enumerate(rows)],
+        [Row(number, row["prompt"]) for number, row in enumerate(rows)],
         DPOOptions().eval_share,
     )
     assert run_dir.read_trained_rows() == [row.number for row in split.train]
@@ -78,14 +78,17 @@ def test_a_completion_is_scored_without_its_prompt_and_without_padding(
     import torch
     from peft import PeftModel
 
-    from training.loading import load_base
+    from training.loading import load_base, load_tokenizer
+    from training.tuning import Tuning
     from training.worker.evaluate import Scored, completion_log_probs
     from training.worker.job import StopRequest
+    from training.worker.models import Trainee
 
     adapter = build_adapter(model, tmp_path / "adapter", seed=5)
     policy = PeftModel.from_pretrained(load_base(model), adapter)
+    trainee = Trainee(policy, load_tokenizer(model), Tuning.LORA)
     rows = [Scored([5, 9, 30, 31, 32, 33, 34, 35], 2), Scored([7, 8, 9, 40], 3)]
-    found = list(completion_log_probs(policy, rows, StopRequest()))
+    found = list(completion_log_probs(trainee, rows, StopRequest()))
 
     def alone(row: Scored) -> float:
         with torch.no_grad():
@@ -227,7 +230,7 @@ def test_a_result_that_is_not_measured_says_so(tmp_path: Path, model: Path) -> N
 
 
 def rows_of(*prompts: list[dict[str, str]]) -> list[Row]:
-    return [Row(number, prompt, [], []) for number, prompt in enumerate(prompts)]
+    return [Row(number, prompt) for number, prompt in enumerate(prompts)]
 
 
 def asked(*numbers: int) -> list[Row]:

@@ -373,7 +373,7 @@ def mixed(imported: Callable[..., Store]) -> Store:
     first = judge(store, comparison)
     judgments.record(store, make_judgment(comparison, reason="clearer", supersedes=first.id))
     judge_in_every_way(store)
-    snapshots.freeze_preferences(store, store.folder / "snapshots", created_by="lea")
+    snapshots.freeze(store, store.folder / "snapshots", created_by="lea")
     return store
 
 

@@ -33,9 +33,10 @@ from training.loading import (
 from training.local_policy import LocalPolicy
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
+from training.tuning import Tuning
 from training.worker.evaluate import compare_generations, token_log_probs
 from training.worker.job import StopRequest
-from training.worker.models import reference
+from training.worker.models import Trainee
 
 TIMEOUT_S = 120.0
 CPU = Device("cpu", "test", 0)
@@ -75,6 +76,7 @@ CONFIGS: Mapping[str, Any] = {
 }
 WHOLE = {"whole": "float32", "whole, bfloat16": "bfloat16"}
 KINDS = [*CONFIGS, *WHOLE]
+TUNINGS = {"dora": Tuning.DORA, "prefix": Tuning.PREFIX, "prompt": Tuning.PROMPT}
 # One of each way in which a version is made of the base.
 WAYS = ["lora", "dora", "pissa", "prefix", "prompt", "whole"]
 
@@ -423,28 +425,29 @@ def test_virtual_tokens_take_their_share_of_the_context(tmp_path: Path, kind: st
     assert 50 + output.token_count <= 64 - VIRTUAL_TOKENS
 
 
-def trained(base: Path, kind: str) -> Any:
-    """A model as a trainer holds it after training."""
+def trained(base: Path, kind: str) -> Trainee:
+    """A policy as a trainer holds it after training."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
         model = peft.get_peft_model(load_base(base), copy.deepcopy(CONFIGS[kind]))
         for weight in model.parameters():
             if weight.requires_grad:
                 weight.data.add_(torch.randn_like(weight) * 0.3)
-    return model.eval()
+    return Trainee(model.eval(), load_tokenizer(base), TUNINGS[kind])
 
 
-@pytest.mark.parametrize("kind", ["dora", "prefix", "prompt", "p-tuning"])
+@pytest.mark.parametrize("kind", TUNINGS)
 def test_a_trainer_scores_the_text_alone_and_the_reference_is_the_base(
     base: Path, kind: str
 ) -> None:
-    model = trained(base, kind)
+    trainee = trained(base, kind)
+    model = trainee.model
     ids = torch.tensor([[5, 9, 30, 41, 77], [8, 12, 33, 0, 0]])
     attention = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     with torch.no_grad():
         scored = token_log_probs(model, ids, attention)
-        with reference(model):
-            frozen = token_log_probs(model, ids, attention)
+        with trainee.reference() as old:
+            frozen = token_log_probs(old, ids, attention)
         again = token_log_probs(model, ids, attention)
     for row, length in ((0, 5), (1, 3)):
         tokens = ids[row, :length].tolist()
@@ -454,13 +457,12 @@ def test_a_trainer_scores_the_text_alone_and_the_reference_is_the_base(
             assert torch.allclose(found[row, : length - 1], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["dora", "prefix", "prompt"])
+@pytest.mark.parametrize("kind", TUNINGS)
 def test_a_trainer_compares_the_trained_policy_with_the_base(base: Path, kind: str) -> None:
-    model, tokenizer = trained(base, kind), load_tokenizer(base)
+    trainee = trained(base, kind)
+    tokenizer = trainee.tokenizer
     prompts = [{"messages": [{"role": "user", "content": text}]} for text in PROMPTS]
-    report = compare_generations(
-        model, tokenizer, prompts, max_new_tokens=12, seed=3, stop=StopRequest()
-    )
+    report = compare_generations(trainee, prompts, max_new_tokens=12, seed=3, stop=StopRequest())
     assert report is not None
     asked = [
         Request(render_prompt(tokenizer, prompt["messages"]), 12, seed=3 + number)
@@ -468,6 +470,6 @@ def test_a_trainer_compares_the_trained_policy_with_the_base(base: Path, kind: s
     ]
     before = generate(load_base(base), tokenizer, asked)
     assert [sample["before"] for sample in report.samples] == [output.text for output in before]
-    after = generate(model, tokenizer, asked)
+    after = generate(trainee.model, tokenizer, asked)
     assert [sample["after"] for sample in report.samples] == [output.text for output in after]
     assert report.kl_k3 > 0

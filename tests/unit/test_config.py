@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from training.config import METHODS, DPOOptions, RunSpec, SpecError, suggested_learning_rate
+from training.config import RunSpec
+from training.methods import METHODS
+from training.methods.dpo import DPOOptions
+from training.options import SpecError
+from training.tuning import suggested_learning_rate
 
 
 def make_spec(**changes: Any) -> RunSpec:
@@ -30,12 +34,14 @@ def test_every_option_says_all_that_a_form_needs() -> None:
 
 @pytest.mark.parametrize("pairs", [10, 200, 1000, 50000])
 def test_the_defaults_lie_within_their_own_bounds(pairs: int) -> None:
-    for options in (DPOOptions(), DPOOptions.preset(pairs, parameters=2_600_000)):
+    for options in (DPOOptions(), DPOOptions.preset(pairs, parameters=2_600_000, tuning="lora")):
         assert DPOOptions.parsed(asdict(options)) == options
 
 
 def test_few_pairs_are_seen_more_often_and_with_smaller_steps() -> None:
-    small, medium, large = (DPOOptions.preset(n, parameters=2_600_000) for n in (199, 200, 1001))
+    small, medium, large = (
+        DPOOptions.preset(n, parameters=2_600_000, tuning="lora") for n in (199, 200, 1001)
+    )
     assert small.epochs > medium.epochs > large.epochs
     assert small.learning_rate < medium.learning_rate < large.learning_rate
 
@@ -91,7 +97,6 @@ def test_label_smoothing_is_refused_where_it_would_be_ignored() -> None:
         ({"schema_version": 99}, "schema_version"),
         ({"threads": 0}, "threads"),
         ({"seed": -1}, "seed"),
-        ({"tuning": "full"}, "tuning"),
         ({"base_model": ""}, "base_model"),
         ({"options": DPOOptions(beta=99.0)}, "beta"),
     ],

@@ -407,7 +407,7 @@ def test_more_than_two_responses_are_shown_in_their_order(store: Store, folder: 
 def test_a_judgment_is_traced_to_the_policy_it_trained(store: Store, folder: Path) -> None:
     used = judge(store, make_comparison(store))
     held_out = judge(store, make_comparison(store, prompt="held out of the run"))
-    snapshot = snapshots.freeze_preferences(store, folder / "snapshots", created_by="lea")
+    snapshot = snapshots.freeze(store, folder / "snapshots", created_by="lea")
     runs.create(
         store,
         id="run-1",

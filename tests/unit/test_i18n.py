@@ -17,8 +17,9 @@ from labeling.i18n import LANGUAGE_COOKIE, Language, plural, say, speaking, t
 from labeling.ui import arena, compare, my_work, shell
 from store.errors import BadInput, BadRow
 from tests import english
-from training.config import DPOOptions, SpecError
 from training.messages import Message
+from training.methods.dpo import DPOOptions
+from training.options import SpecError
 from training.worker.failures import Diverged, describe
 
 # Names that are the same in every language.

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from training.config import DPOOptions, RunSpec, SpecError
+from training.config import RunSpec
+from training.methods.dpo import DPOOptions
+from training.options import SpecError
 from training.rundir import (
     Failure,
     Outcome,
@@ -33,9 +35,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_dir(tmp_path: Path, snapshot: Path) -> RunDir:
-    return RunDir.create(
-        tmp_path / "runs" / "run-1", SPEC, preferences=snapshot, eval_prompts=[PROMPT]
-    )
+    return RunDir.create(tmp_path / "runs" / "run-1", SPEC, data=snapshot, eval_prompts=[PROMPT])
 
 
 def make_checkpoint(run_dir: RunDir, step: int, *, is_complete: bool) -> Path:
@@ -48,7 +48,7 @@ def make_checkpoint(run_dir: RunDir, step: int, *, is_complete: bool) -> Path:
 
 def test_a_new_run_directory_holds_all_that_a_trainer_needs(run_dir: RunDir) -> None:
     assert run_dir.read_spec() == SPEC
-    assert (run_dir.path / SPEC.preferences).read_bytes() == b"PAR1"
+    assert (run_dir.path / SPEC.data).read_bytes() == b"PAR1"
     lines = (run_dir.path / SPEC.eval_prompts).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [PROMPT]
 
@@ -56,12 +56,12 @@ def test_a_new_run_directory_holds_all_that_a_trainer_needs(run_dir: RunDir) -> 
 def test_the_snapshot_is_shared_with_the_run_and_not_doubled(
     run_dir: RunDir, snapshot: Path
 ) -> None:
-    assert (run_dir.path / SPEC.preferences).samefile(snapshot)
+    assert (run_dir.path / SPEC.data).samefile(snapshot)
 
 
 def test_an_existing_run_directory_is_not_overwritten(run_dir: RunDir, snapshot: Path) -> None:
     with pytest.raises(FileExistsError):
-        RunDir.create(run_dir.path, SPEC, preferences=snapshot, eval_prompts=[])
+        RunDir.create(run_dir.path, SPEC, data=snapshot, eval_prompts=[])
 
 
 def test_a_torn_spec_is_refused_by_name(run_dir: RunDir) -> None:

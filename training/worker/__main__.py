@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
-from training.config import METHODS, method_named, worker_environment
+from training.config import worker_environment
 from training.events import EventKind, EventWriter
+from training.methods import METHODS, method_named
 from training.rundir import Outcome, RunDir, RunDirBusy, RunResult, Trainer
 from training.worker.failures import Cancelled, describe
 from training.worker.job import Job, StopRequest

@@ -1,4 +1,4 @@
-"""Training data: a snapshot's pairs read, split by conversation, ordered; no tensors."""
+"""Training data: a snapshot's rows read, split by conversation, ordered; no tensors."""
 
 from __future__ import annotations
 
@@ -12,43 +12,72 @@ from typing import Any, NamedTuple
 import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets import Dataset
 
+from training.methods import LearnsFrom
 from training.worker.failures import BadData
 
 MAX_HELD_OUT_CONVERSATIONS = 400
 CHUNK_OF_BATCHES = 8
 
 
-COLUMNS = ("prompt", "chosen", "rejected")
+class Columns(NamedTuple):
+    """What a row must have, in TRL's names: lists of messages, and plain values."""
+
+    messages: tuple[str, ...]
+    values: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.messages, *self.values)
+
+
+COLUMNS: Mapping[LearnsFrom, Columns] = {
+    LearnsFrom.PREFERENCES: Columns(("prompt", "chosen", "rejected")),
+    LearnsFrom.COMPARISONS: Columns(
+        ("prompt", "chosen", "rejected"), ("margin", "is_tie", "comparison_id")
+    ),
+    LearnsFrom.DEMONSTRATIONS: Columns(("prompt", "completion"), ("kind",)),
+    LearnsFrom.RATINGS: Columns(("prompt", "completion"), ("label", "kind")),
+    LearnsFrom.PROMPTS: Columns(("prompt",)),
+}
+# What files from elsewhere may lack.
+MISSING: Mapping[str, Any] = {"margin": 0.0, "is_tie": False, "comparison_id": None, "kind": ""}
 
 
 class Row(NamedTuple):
-    """A preference in TRL's conversational columns; `number` is its place in the snapshot."""
+    """A row of a snapshot: `number` is its place in it, `values` its columns but for the prompt."""
 
     number: int
     prompt: list[dict[str, str]]
-    chosen: list[dict[str, str]]
-    rejected: list[dict[str, str]]
+    values: Mapping[str, Any] = {}
 
 
 class Split(NamedTuple):
-    """Pairs to learn from, and pairs of other conversations to measure on."""
+    """Rows to learn from, and rows of other conversations to measure on."""
 
     train: list[Row]
     held_out: list[Row]
 
+    @property
+    def sources(self) -> list[list[int]]:
+        """The place in the snapshot of each row to learn from."""
+        return [[row.number] for row in self.train]
 
-def read_preferences(path: Path) -> list[Row]:
-    """The pairs of a snapshot, in its order. Raises `BadData` naming the row and the column."""
+
+def read_rows(path: Path, learns_from: LearnsFrom) -> list[Row]:
+    """The rows of a snapshot, in its order. Raises `BadData` naming the row and the column."""
+    columns = COLUMNS[learns_from]
     try:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise BadData("{path} cannot be read: {error}", path=path, error=error) from error
-    if missing := set(COLUMNS) - set(table.column_names):
+    known = set(table.column_names) | set(MISSING)
+    if missing := set(columns.names) - known:
         raise BadData(
             "{path} lacks the columns {missing}.", path=path, missing=", ".join(sorted(missing))
         )
-    rows = table.select(list(COLUMNS)).to_pylist()
-    return [_row(path, number, row) for number, row in enumerate(rows)]
+    rows = table.select([n for n in columns.names if n in table.column_names]).to_pylist()
+    return [_row(path, number, row, columns) for number, row in enumerate(rows)]
 
 
 def read_eval_prompts(path: Path) -> list[Mapping[str, Any]]:
@@ -61,7 +90,7 @@ def read_eval_prompts(path: Path) -> list[Mapping[str, Any]]:
 
 
 def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
-    """Hold about `share` of the conversations out; all pairs of one go the same way.
+    """Hold about `share` of the conversations out; all rows of one go the same way.
 
     The side is decided by a hash of how the conversation opens, so it stays the same as data grows:
     what a run is measured on, the runs that it continues from were not trained on. There are two
@@ -98,19 +127,14 @@ def _held_out(places: Sequence[float], share: float) -> set[float]:
     return set(places[:count])
 
 
-def to_dataset(rows: Sequence[Row]) -> Dataset:
+def to_dataset(rows: Sequence[Row], columns: Sequence[str]) -> Dataset:
     """TRL's columns, in memory."""
-    return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in COLUMNS})
-
-
-def pair_lengths(tokenized: Dataset) -> list[int]:
-    """Tokens of the longer side of each pair that TRL has tokenised, prompt included."""
-    columns = (tokenized["prompt_ids"], tokenized["chosen_ids"], tokenized["rejected_ids"])
-    return [len(p) + max(len(c), len(r)) for p, c, r in zip(*columns, strict=True)]
+    prompts = {"prompt": [row.prompt for row in rows]}
+    return Dataset.from_dict(prompts | {n: [row.values[n] for row in rows] for n in columns})
 
 
 def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed: int) -> list[int]:
-    """Which pair comes when, over all epochs: pairs of like length share a batch.
+    """Which row comes when, over all epochs: rows of like length share a batch.
 
     The epochs, each shuffled, follow one another; runs of `CHUNK_OF_BATCHES` batches are sorted by
     length and their batches shuffled. Only the very last batch may be short. The order depends on
@@ -131,15 +155,16 @@ def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed
     return order
 
 
-def _row(path: Path, number: int, values: Mapping[str, Any]) -> Row:
+def _row(path: Path, number: int, values: Mapping[str, Any], columns: Columns) -> Row:
     where = f"{path.name}, row {number + 1}"
-    for column in COLUMNS:
+    for column in columns.messages:
         messages = values[column]
         if not messages or not all(m and m.get("role") for m in messages):
             raise BadData(
                 "{where}: {column} must be a list of messages.", where=where, column=column
             )
-    for column in ("chosen", "rejected"):
+    for column in set(columns.messages) - {"prompt"}:
         if not (values[column][-1].get("content") or "").strip():
             raise BadData("{where}: {column} is empty.", where=where, column=column)
-    return Row(number, values["prompt"], values["chosen"], values["rejected"])
+    further = {name: values.get(name, MISSING.get(name)) for name in columns.names[1:]}
+    return Row(number, values["prompt"], further)

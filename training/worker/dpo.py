@@ -1,4 +1,4 @@
-"""Direct Preference Optimisation (Rafailov et al. 2023) of a LoRA adapter, with TRL's trainer.
+"""Direct Preference Optimisation (Rafailov et al. 2023), with TRL's trainer.
 
     python -m training.worker RUN_DIR        # spec.json says method "dpo"
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,21 +17,15 @@ from typing import Any, Self
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from training.config import DPOOptions
 from training.events import EventKind
-from training.loading import context_length
-from training.worker import data, evaluate, models
-from training.worker.failures import BadData, Diverged, ModelUnusable
+from training.methods.dpo import DPOOptions
+from training.worker import data, evaluate, fitting, models
 from training.worker.job import Job
-from training.worker.report import Reporter
 
 REFERENCE_FILE = "reference.json"
-EVAL_BATCH = 16
 
 
 def train(job: Job) -> Mapping[str, Any]:
@@ -44,47 +37,28 @@ def train(job: Job) -> Mapping[str, Any]:
     options = job.spec.options
     assert isinstance(options, DPOOptions)
     job.enter_phase("loading")
-    loaded = models.load(job.spec, lora_r=options.lora_r, lora_alpha=options.lora_alpha)
-    if loaded.fresh_adapter is None:
-        _warn_of_other_rank(job, options, loaded.model.peft_config[models.ADAPTER])
+    loaded = models.load(job.spec, options)
+    fitting.warn_of_other_rank(job, options, loaded)
 
     job.enter_phase("preparing")
-    rows = data.read_preferences(job.run_dir.path / job.spec.preferences)
-    split = data.split_by_conversation(rows, options.eval_share)
-    checkpoint = job.run_dir.newest_checkpoint()
-    known = ReferenceLogProbs.of(checkpoint)
-    reporter = Reporter(job, epochs=options.epochs, on_checkpoint=known.save)
+    split = fitting.read_split(job, options)
+    known = ReferenceLogProbs.of(job.run_dir.newest_checkpoint())
     trainer = _build_trainer(job, options, loaded, split, known)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(reporter)
-    models.check_trainable(trainer.model)
-    counts = _keep_fitting(trainer, options, job, split)
-    norm_before = models.adapter_norm(trainer.model)
-
-    job.stop.be_patient()
-    job.enter_phase("training")
-    training_began = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    job.stop.check()
-    training_s = time.monotonic() - training_began
-    trainer.model.eval()
-    _check_learned(trainer, norm_before, resumed=checkpoint is not None)
-    models.save_adapter(trainer.model, job.run_dir.adapter_partial)
+    trainee = loaded.trainee(trainer.model)
+    counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
+    fitted = fitting.fit(job, options, trainer, trainee, counts, on_checkpoint=known.save)
 
     job.enter_phase("evaluating")
-    evaluation = _evaluate(job, options, trainer)
     return {
-        "data": counts,
-        "training": dict(reporter.last_metrics),
-        "steps": trainer.state.global_step,
-        **evaluation,
-        "timing": {
-            "first_step_at": reporter.first_step_at,
-            "training_s": training_s,
-            "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
-            "total_s": time.monotonic() - began,
-        },
+        **fitted.report(began),
+        **_evaluate(job, options, trainee, trainer.eval_dataset, fitted.steps),
     }
+
+
+def pair_lengths(tokenized: Dataset) -> list[int]:
+    """Tokens of the longer side of each pair that TRL has tokenised, prompt included."""
+    columns = (tokenized["prompt_ids"], tokenized["chosen_ids"], tokenized["rejected_ids"])
+    return [len(p) + max(len(c), len(r)) for p, c, r in zip(*columns, strict=True)]
 
 
 class ReferenceLogProbs:
@@ -168,145 +142,39 @@ def _build_trainer(
     split: data.Split,
     known: ReferenceLogProbs,
 ) -> ReferenceOnceTrainer:
-    if not split.train:
-        raise BadData("The snapshot holds no pair to train on.")
     is_mixed = options.sft_weight > 0
     arguments = DPOConfig(
-        output_dir=str(job.run_dir.checkpoints),
+        **fitting.trainer_arguments(job, options),
         loss_type=[options.loss_type, "sft"] if is_mixed else [options.loss_type],
         loss_weights=[1.0, options.sft_weight] if is_mixed else None,
         beta=options.beta,
         label_smoothing=options.label_smoothing,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        max_length=None,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=EVAL_BATCH,
-        gradient_accumulation_steps=options.gradient_accumulation,
-        gradient_checkpointing=options.gradient_checkpointing,
-        # All epochs are laid out in one, in an order of our own: see data.training_order.
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        seed=job.spec.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        save_strategy="steps",
-        save_steps=options.save_steps,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
     )
+    columns = ("chosen", "rejected")
     return ReferenceOnceTrainer(
         model=loaded.model,
+        ref_model=loaded.frozen,
         args=arguments,
-        train_dataset=data.to_dataset(split.train),
-        eval_dataset=data.to_dataset(split.held_out) if split.held_out else None,
+        train_dataset=data.to_dataset(split.train, columns),
+        eval_dataset=data.to_dataset(split.held_out, columns) if split.held_out else None,
         processing_class=loaded.tokenizer,
         peft_config=loaded.fresh_adapter,
         reference=known,
     )
 
 
-def _keep_fitting(
-    trainer: ReferenceOnceTrainer, options: DPOOptions, job: Job, split: data.Split
-) -> dict[str, int]:
-    """Leave out pairs that are too long, lay the epochs out, and count. Raises `BadData`."""
-    context = context_length(trainer.model) or options.max_length
-    limit = min(options.max_length, context)
-    lengths = data.pair_lengths(trainer.train_dataset)
-    fitting = [place for place, length in enumerate(lengths) if length <= limit]
-    held_out = _fitting(trainer.eval_dataset, limit)
-    if not fitting:
-        raise BadData(
-            "All {pairs} pairs are longer than {limit} tokens.",
-            pairs=len(lengths),
-            limit=limit,
-        )
-    job.run_dir.write_trained_rows([split.train[place].number for place in fitting])
-    if dropped := len(lengths) - len(fitting) + len(split.held_out) - len(held_out or ()):
-        job.warn(
-            "{dropped} pairs are longer than {limit} tokens and were left out.",
-            dropped=dropped,
-            limit=limit,
-        )
-    if not held_out and options.eval_share > 0:
-        job.warn(
-            "The result is not measured: there is only one conversation, or the pairs that were "
-            "held out are too long."
-        )
-    order = data.training_order(
-        [lengths[place] for place in fitting],
-        epochs=options.epochs,
-        batch_size=options.batch_size * options.gradient_accumulation,
-        seed=job.spec.seed,
-    )
-    trainer.train_dataset = trainer.train_dataset.select([fitting[place] for place in order])
-    # The step size of a warm-up's first step is 0: there must be another.
-    steps = math.ceil(len(order) / (options.batch_size * options.gradient_accumulation))
-    trainer.args.warmup_steps = min(math.ceil(options.warmup * steps), steps - 1)
-    trainer.eval_dataset = held_out
-    return {
-        "train": len(fitting),
-        "held_out": len(held_out) if held_out is not None else 0,
-        "too_long": dropped,
-        "seen": len(order),
-    }
-
-
-def _fitting(tokenized: Dataset | None, limit: int) -> Dataset | None:
-    """The pairs within the limit."""
-    if tokenized is None:
-        return None
-    lengths = data.pair_lengths(tokenized)
-    return tokenized.select([place for place, length in enumerate(lengths) if length <= limit])
-
-
-def _warn_of_other_rank(job: Job, options: DPOOptions, parent: LoraConfig) -> None:
-    if (parent.r, parent.lora_alpha) != (options.lora_r, options.lora_alpha):
-        job.warn(
-            "The parent's adapter is trained on: LoRA rank {rank} and alpha {alpha} stay as "
-            "they are.",
-            rank=parent.r,
-            alpha=parent.lora_alpha,
-        )
-
-
-def _check_learned(trainer: ReferenceOnceTrainer, norm_before: float, *, resumed: bool) -> None:
-    norm = models.adapter_norm(trainer.model)
-    if not norm < float("inf"):
-        raise Diverged("The adapter holds weights that are no numbers.")
-    if norm == norm_before and not resumed:
-        raise ModelUnusable("The adapter did not change: nothing was learned.")
-
-
-def _evaluate(job: Job, options: DPOOptions, trainer: ReferenceOnceTrainer) -> dict[str, Any]:
-    model: PreTrainedModel = trainer.model
-    pairs = list(trainer.eval_dataset) if trainer.eval_dataset is not None else []
-    ranked = evaluate.compare_pairs(model, pairs, beta=options.beta, stop=job.stop)
-    prompts = data.read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
-    answered = evaluate.compare_generations(
-        model,
-        trainer.processing_class,
-        prompts[: options.eval_generations],
-        max_new_tokens=options.sample_tokens,
-        seed=job.spec.seed,
-        stop=job.stop,
-    )
+def _evaluate(
+    job: Job, options: DPOOptions, trainee: models.Trainee, held_out: Dataset | None, step: int
+) -> dict[str, Any]:
+    pairs = list(held_out) if held_out is not None else []
+    ranked = evaluate.compare_pairs(trainee, pairs, beta=options.beta, stop=job.stop)
     if ranked:
         job.events.write(
             EventKind.METRICS,
-            step=trainer.state.global_step,
+            step=step,
             held_out_accuracy=ranked.accuracy,
             held_out_margin=ranked.margin,
             held_out_loss=ranked.loss,
         )
-    for sample in answered.samples if answered else ():
-        job.events.write(EventKind.SAMPLE, **sample)
-    return {
-        "pairs": asdict(ranked) if ranked else None,
-        "generations": asdict(answered) if answered else None,
-    }
+    answered = evaluate.answer_held_out(job, options, trainee)
+    return {"pairs": asdict(ranked) if ranked else None, **answered}

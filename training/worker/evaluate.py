@@ -7,7 +7,7 @@ says whether people prefer the new policy: only a blind comparison does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from training.events import EventKind
 from training.generation import FinishReason, Output, Request, generate
 from training.loading import PromptRejected, context_length, render_prompt
-from training.worker.job import StopRequest
-from training.worker.models import reference
+from training.methods.trainer_options import TrainerOptions
+from training.worker.data import read_eval_prompts
+from training.worker.job import Job, StopRequest
+from training.worker.models import Trainee
 
 TOKENS_PER_BATCH = 4096
 SIDE_BY_SIDE = 12
@@ -94,13 +97,13 @@ def kl_estimates(policy: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tenso
 
 
 def compare_pairs(
-    model: Any, pairs: Sequence[Mapping[str, Any]], *, beta: float, stop: StopRequest
+    trainee: Trainee, pairs: Sequence[Mapping[str, Any]], *, beta: float, stop: StopRequest
 ) -> PairReport | None:
     """The trained policy on held-out pairs (TRL's prompt_ids, chosen_ids, rejected_ids)."""
     if not pairs:
         return None
     sides = [
-        torch.stack(list(completion_log_probs(model, [_scored(p, side) for p in pairs], stop)))
+        torch.stack(list(completion_log_probs(trainee, [_scored(p, side) for p in pairs], stop)))
         for side in ("chosen_ids", "rejected_ids")
     ]
     # Both sides hold (policy, reference) a row.
@@ -114,8 +117,7 @@ def compare_pairs(
 
 
 def compare_generations(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    trainee: Trainee,
     prompts: Sequence[Mapping[str, Any]],
     *,
     max_new_tokens: int,
@@ -123,6 +125,7 @@ def compare_generations(
     stop: StopRequest,
 ) -> GenerationReport | None:
     """Let both policies answer, by plain sampling: any filter would make the KL estimates wrong."""
+    model, tokenizer = trainee.model, trainee.tokenizer
     asked = list(_renderable(tokenizer, prompts, context_length(model), max_new_tokens))
     if not asked:
         return None
@@ -131,10 +134,10 @@ def compare_generations(
     ]
     after = generate(model, tokenizer, requests, stop=stop.signal)
     stop.check()
-    with reference(model):
-        before = generate(model, tokenizer, requests, stop=stop.signal)
+    with trainee.reference() as frozen:
+        before = generate(frozen, tokenizer, requests, stop=stop.signal)
     stop.check()
-    k1, k3 = _mean_kl(model, requests, after, stop)
+    k1, k3 = _mean_kl(trainee, requests, after, stop)
     samples = [
         {"messages": prompt["messages"], "before": old.text, "after": new.text}
         for (prompt, _), old, new in zip(asked, before, after, strict=True)
@@ -151,23 +154,60 @@ def compare_generations(
     )
 
 
-def completion_log_probs(model: Any, rows: Sequence[Scored], stop: StopRequest) -> Iterator[Tensor]:
+class Likelihood(NamedTuple):
+    """How likely held-out completions are, before and after: mean loss of a token, in nats."""
+
+    rows: int
+    tokens: int
+    loss_before: float
+    loss_after: float
+
+
+def compare_likelihoods(
+    trainee: Trainee, rows: Sequence[Scored], stop: StopRequest
+) -> Likelihood | None:
+    """The loss that supervised fine-tuning lowers, on rows that it did not see."""
+    if not rows:
+        return None
+    tokens = sum(len(row.ids) - row.start for row in rows)
+    after, before = torch.stack(list(completion_log_probs(trainee, rows, stop))).sum(dim=0)
+    return Likelihood(len(rows), tokens, float(-before) / tokens, float(-after) / tokens)
+
+
+def answer_held_out(job: Job, options: TrainerOptions, trainee: Trainee) -> dict[str, Any]:
+    """Both policies on the run's test prompts: told as events, and for the report."""
+    prompts = read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
+    answered = compare_generations(
+        trainee,
+        prompts[: options.eval_generations],
+        max_new_tokens=options.sample_tokens,
+        seed=job.spec.seed,
+        stop=job.stop,
+    )
+    for sample in answered.samples if answered else ():
+        job.events.write(EventKind.SAMPLE, **sample)
+    return {"generations": asdict(answered) if answered else None}
+
+
+def completion_log_probs(
+    trainee: Trainee, rows: Sequence[Scored], stop: StopRequest
+) -> Iterator[Tensor]:
     """Log-probability of each completion, (2,): under the policy and under the reference."""
     found: dict[int, Tensor] = {}
-    for numbers, policy, frozen, mask in _score(model, rows, stop):
+    for numbers, policy, frozen, mask in _score(trainee, rows, stop):
         both = torch.stack([(policy * mask).sum(dim=1), (frozen * mask).sum(dim=1)], dim=1)
         found.update(zip(numbers, both.double(), strict=True))
     return (found[number] for number in range(len(rows)))
 
 
 def _mean_kl(
-    model: Any, requests: Sequence[Request], outputs: Sequence[Output], stop: StopRequest
+    trainee: Trainee, requests: Sequence[Request], outputs: Sequence[Output], stop: StopRequest
 ) -> tuple[float, float]:
     rows = [
         Scored([*request.token_ids, *output.token_ids], len(request.token_ids))
         for request, output in zip(requests, outputs, strict=True)
     ]
-    estimates = [kl_estimates(p, r, mask) for _, p, r, mask in _score(model, rows, stop)]
+    estimates = [kl_estimates(p, r, mask) for _, p, r, mask in _score(trainee, rows, stop)]
     k1, k3 = (torch.cat(kind) for kind in zip(*estimates, strict=True))
     return float(k1.mean()), float(k3.mean())
 
@@ -182,13 +222,13 @@ class _Batch(NamedTuple):
 
 
 @torch.no_grad()
-def _score(model: Any, rows: Sequence[Scored], stop: StopRequest) -> Iterator[_Batch]:
+def _score(trainee: Trainee, rows: Sequence[Scored], stop: StopRequest) -> Iterator[_Batch]:
     """Score every row under both policies, in batches of like length."""
     for numbers in _batches([len(row.ids) for row in rows]):
         stop.check()
-        ids, attention, mask = _padded([rows[n] for n in numbers], model.device)
-        policy = token_log_probs(model, ids, attention)
-        with reference(model):
+        ids, attention, mask = _padded([rows[n] for n in numbers], trainee.model.device)
+        policy = token_log_probs(trainee.model, ids, attention)
+        with trainee.reference() as model:
             frozen = token_log_probs(model, ids, attention)
         yield _Batch(numbers, policy, frozen, mask)
 
@@ -196,7 +236,7 @@ def _score(model: Any, rows: Sequence[Scored], stop: StopRequest) -> Iterator[_B
 def token_log_probs(model: Any, ids: Tensor, attention: Tensor) -> Tensor:
     """log p(token t+1 | tokens to t), (rows, tokens - 1), from right-padded ids (rows, tokens)."""
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-    # From the end: virtual tokens may have logits too, before all others.
+    # A soft prompt's virtual tokens have logits too, in front of the others.
     logits = logits[:, -ids.shape[1] : -1].float()
     chosen: Tensor = logits.gather(2, ids[:, 1:, None]).squeeze(2)
     normalizer: Tensor = logits.logsumexp(dim=2)

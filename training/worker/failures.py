@@ -13,8 +13,8 @@ import errno
 import os
 import traceback
 
-from training.config import SpecError
 from training.messages import Message, MessageError
+from training.options import SpecError
 from training.rundir import Failure
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -40,7 +40,7 @@ class BadData(WorkerError):
     """The snapshot cannot be trained on."""
 
     name = "bad_data"
-    advice = "Collect more judgments, or raise 'Longest pair', then start a new run."
+    advice = "Collect more judgments, or raise 'Longest row', then start a new run."
 
 
 class ModelUnusable(WorkerError):
@@ -74,7 +74,7 @@ def describe(error: BaseException) -> Failure:
         advice = "Free some space, then resume the run: it continues from its last checkpoint."
         return _failure("disk_full", Message("The disk is full: {error}", _of(error)), advice)
     if _is_out_of_memory(error):
-        advice = "Lower the batch size (and raise gradient accumulation) or 'Longest pair'."
+        advice = "Lower the batch size (and raise gradient accumulation) or 'Longest row'."
         return _failure("out_of_memory", Message("Memory ran out: {error}", _of(error)), advice)
     where = traceback.extract_tb(error.__traceback__)[-1:]
     at = f" (in {os.path.basename(where[0].filename)}:{where[0].lineno})" if where else ""  # noqa: PTH119

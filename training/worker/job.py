@@ -10,6 +10,7 @@ from types import FrameType
 from training.config import RunSpec
 from training.events import EventKind, EventWriter
 from training.messages import Message
+from training.methods import Method, method_named
 from training.rundir import RunDir
 from training.worker.failures import Cancelled
 
@@ -59,6 +60,11 @@ class Job:
     run_dir: RunDir
     events: EventWriter
     stop: StopRequest
+
+    @property
+    def method(self) -> Method:
+        """What the run does, as the table of methods has it."""
+        return method_named(self.spec.method)
 
     def enter_phase(self, name: str) -> None:
         """Announce loading, preparing, training or evaluating. Raises `Cancelled`."""

@@ -1,0 +1,156 @@
+"""Every method with every tuning that suits it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import build_adapter, build_model
+from tests.rundirs import losses, make_run_dir, preference_rows, rated_rows, run_here
+from training.events import EventReader
+from training.methods import METHODS, Product
+from training.rundir import Outcome, RunDir, RunResult
+from training.tuning import Tuning, tuning_of
+
+# Virtual tokens of a tiny model hardly reach its output: their steps are longer.
+RATES = {Tuning.FULL: 2e-3, Tuning.PREFIX: 0.1, Tuning.PROMPT: 0.1}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def ran(folder: Path, model: Path, **given: Any) -> tuple[RunDir, RunResult]:
+    run_dir = make_run_dir(folder, model, **given)
+    result = run_here(run_dir)
+    assert result.state is Outcome.SUCCEEDED, (result.failure, run_dir.log_tail(40))
+    return run_dir, result
+
+
+def fitting_tunings() -> list[tuple[str, str]]:
+    """Every method that makes a policy out of rows, with all that it can tune here."""
+    return [
+        (name, tuning)
+        for name, method in METHODS.items()
+        for option in method.options.described()
+        if option.name == "tuning"
+        for tuning in option.choices
+        if tuning != Tuning.QLORA and not method.needs_reward_model
+    ]
+
+
+@pytest.mark.parametrize(("method", "tuning"), fitting_tunings())
+def test_it_learns_and_leaves_what_it_learned(
+    tmp_path: Path, model: Path, method: str, tuning: str
+) -> None:
+    rate = RATES.get(Tuning(tuning), 5e-3)
+    run_dir, result = ran(
+        tmp_path / "run",
+        model,
+        method=method,
+        tuning=tuning,
+        learning_rate=rate,
+        eval_generations=2,
+        virtual_tokens=4,
+    )
+    curve = losses(run_dir)
+    assert curve[max(curve)] < curve[1]
+    assert tuning_of(run_dir.adapter) is Tuning(tuning)
+    assert result.report["data"]["held_out"] > 0
+    if METHODS[method].makes is Product.POLICY:
+        assert result.report["generations"]["kl_k3"] > 0
+
+
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT, Tuning.FULL])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto"])
+def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
+    tmp_path: Path, model: Path, method: str, tuning: Tuning
+) -> None:
+    more = {"tuning": tuning.value, "virtual_tokens": 4, "epochs": 1, "eval_generations": 2}
+    rate = RATES.get(tuning, 5e-3)
+    parent, _ = ran(tmp_path / "parent", model, method="dpo", learning_rate=rate, **more)
+    # A step of no length: whatever distance there is was there before.
+    run_dir, result = ran(
+        tmp_path / "run",
+        model,
+        method=method,
+        parent_adapter=parent.adapter,
+        learning_rate=1e-8,
+        **more,
+    )
+    shown = result.report["generations"]
+    assert shown["kl_k1"] == pytest.approx(0, abs=2e-3)
+    assert [s["before"] for s in shown["samples"]] == [s["after"] for s in shown["samples"]]
+    assert tuning_of(run_dir.adapter) is tuning
+
+
+def test_sft_teaches_what_was_shown_and_only_the_answer(tmp_path: Path, model: Path) -> None:
+    _, result = ran(tmp_path / "run", model, method="sft", epochs=4)
+    likelihood = result.report["likelihood"]
+    assert likelihood["loss_after"] < 0.5 * likelihood["loss_before"]
+    # Each completion is some words and the token that ends a turn; prompts are longer.
+    assert likelihood["tokens"] < 30 * likelihood["rows"]
+
+
+def test_sft_leaves_out_what_people_did_not_write_where_asked(tmp_path: Path, model: Path) -> None:
+    run_dir, _ = ran(tmp_path / "run", model, method="sft", learn_from="demonstrations", epochs=1)
+    assert run_dir.read_trained_rows()
+    assert all(number % 3 for number in run_dir.read_trained_rows())
+
+
+def test_kto_needs_thumbs_of_both_kinds(tmp_path: Path, model: Path) -> None:
+    rows = [row for row in rated_rows() if row["label"]]
+    run_dir = make_run_dir(tmp_path / "run", model, method="kto", rows=rows)
+    failure = run_here(run_dir).failure
+    assert failure
+    assert failure.name == "bad_data"
+    assert "KTO needs both" in failure.message
+
+
+def test_early_stopping_keeps_the_best_of_what_was_measured(tmp_path: Path, model: Path) -> None:
+    rows = preference_rows()
+    for row in rows[::2]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    run_dir, result = ran(
+        tmp_path / "run",
+        model,
+        rows=rows,
+        epochs=30,
+        learning_rate=0.01,
+        evaluations=30,
+        patience=2,
+        eval_generations=0,
+    )
+    events = EventReader(run_dir.events_path).read()
+    measured = {
+        e.data["step"]: e.data["held_out_loss"]
+        for e in events
+        if e.kind == "metrics" and "held_out_loss" in e.data
+    }
+    steps = result.report["steps"]
+    planned = next(e.data["total"] for e in events if e.kind == "progress")
+    assert steps < planned
+    assert result.report["best_step"] < steps
+    assert result.report["pairs"]["loss"] == pytest.approx(
+        measured[result.report["best_step"]], abs=1e-3
+    )
+    assert math.isfinite(result.report["pairs"]["loss"])
+
+
+def test_a_lora_policy_can_be_tuned_in_full_from_there(tmp_path: Path, model: Path) -> None:
+    parent = build_adapter(model, tmp_path / "parent", seed=3)
+    _, result = ran(
+        tmp_path / "run",
+        model,
+        method="sft",
+        tuning="full",
+        parent_adapter=parent,
+        learning_rate=1e-8,
+        epochs=1,
+        eval_generations=2,
+    )
+    assert result.report["generations"]["kl_k1"] == pytest.approx(0, abs=2e-3)

@@ -1,0 +1,44 @@
+"""Options of reward modelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from training.methods.trainer_options import TrainerOptions, tuning_option
+from training.options import option
+from training.tuning import Tuning
+
+
+@dataclass(frozen=True)
+class RewardOptions(TrainerOptions):
+    """Reward modelling: learns to score a response as people would; PPO and best-of-n need one."""
+
+    tuning: str = tuning_option((Tuning.LORA.value, Tuning.RSLORA.value))
+    margin_weight: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        is_main=True,
+        label="Margin weight",
+        help="How far apart a pair's scores must be for its loss to be small: this much for each "
+        "step of people's strength. 0 looks at who won only.",
+    )
+    tie_weight: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        label="Tie weight",
+        help="Pulls the scores of responses that people called equal together, weighted so "
+        "against a decided pair.",
+    )
+    centering: float = option(
+        0.01,
+        minimum=0.0,
+        maximum=1.0,
+        label="Centring",
+        help="Keeps the scores around 0, so that those of different prompts can be compared.",
+    )
+
+    EPOCHS: ClassVar[tuple[int, int, int]] = (2, 1, 1)  # more makes it over-confident
+    RATE_FACTOR: ClassVar[float] = 0.5

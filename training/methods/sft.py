@@ -1,0 +1,38 @@
+"""Options of supervised fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from training.methods.trainer_options import TrainerOptions
+from training.options import option
+
+
+class LearnFrom(StrEnum):
+    """Which rows of a snapshot of demonstrations are learned.
+
+    ALL             what people wrote or imported, and what they liked best of what was shown
+    DEMONSTRATIONS  only what people wrote or imported
+    """
+
+    ALL = "all"
+    DEMONSTRATIONS = "demonstrations"
+
+
+@dataclass(frozen=True)
+class SFTOptions(TrainerOptions):
+    """Supervised fine-tuning: learns to write as people wrote, token by token."""
+
+    learn_from: str = option(
+        LearnFrom.ALL.value,
+        choices=tuple(source.value for source in LearnFrom),
+        is_main=True,
+        label="Learn from",
+        help="all adds the best-liked response of each comparison to what people wrote or "
+        "imported; demonstrations leaves it at the latter.",
+    )
+
+    RATE_FACTOR: ClassVar[float] = 0.5
+    EPOCHS: ClassVar[tuple[int, int, int]] = (3, 2, 1)

@@ -1,0 +1,219 @@
+"""Options that every method on a trainer of rows shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from training.options import MethodOptions, SpecError, option
+from training.tuning import (
+    Tuning,
+    is_quantization_installed,
+    rounded,
+    suggested_learning_rate,
+)
+
+ALL_TUNINGS = tuple(tuning.value for tuning in Tuning)
+LOW_RANK_TUNINGS = (Tuning.LORA.value, Tuning.DORA.value, Tuning.RSLORA.value, Tuning.QLORA.value)
+
+
+def tuning_option(choices: tuple[str, ...] = ALL_TUNINGS) -> str:
+    """The choice of what is tuned, among those that suit a method."""
+    chosen: str = option(
+        Tuning.LORA.value,
+        choices=choices,
+        is_main=True,
+        label="Tuning",
+        help="Which weights change. LoRA is small and can be swapped live; DoRA and rsLoRA are its "
+        "variants, QLoRA holds the base in 4 bits; prefix and prompt tuning learn virtual tokens; "
+        "full tuning changes every weight and needs by far the most memory.",
+    )
+    return chosen
+
+
+def learning_rate_option(default: float = 5e-4) -> float:
+    """AdamW's peak step size."""
+    rate: float = option(
+        default,
+        minimum=1e-8,
+        maximum=0.5,
+        is_main=True,
+        label="Learning rate",
+        help="Peak step size of AdamW. The preset follows the size of the model and of the data, "
+        "the method and the tuning. Lower it when the loss jumps.",
+    )
+    return rate
+
+
+@dataclass(frozen=True)
+class TrainerOptions(MethodOptions):
+    """Base of the methods that see rows of data, epoch by epoch."""
+
+    learning_rate: float = learning_rate_option()
+    epochs: int = option(
+        3,
+        minimum=1,
+        maximum=50,
+        is_main=True,
+        label="Epochs",
+        help="How often every row is seen. A large set needs fewer; watch the held-out loss for "
+        "memorising.",
+    )
+    tuning: str = tuning_option()
+    batch_size: int = option(
+        16,
+        minimum=1,
+        maximum=512,
+        label="Batch size",
+        help="Rows in one forward pass; lower it when memory runs out.",
+    )
+    gradient_accumulation: int = option(
+        1,
+        minimum=1,
+        maximum=256,
+        label="Gradient accumulation",
+        help="Batches per optimiser step; raise it when you lower the batch size.",
+    )
+    max_length: int = option(
+        512,
+        minimum=16,
+        maximum=131072,
+        label="Longest row",
+        help="Tokens of prompt and response together; longer rows are left out and counted.",
+    )
+    warmup: float = option(
+        0.1,
+        minimum=0.0,
+        maximum=0.5,
+        label="Warm-up",
+        help="Share of the steps over which the learning rate rises to its peak.",
+    )
+    eval_share: float = option(
+        0.15,
+        minimum=0.0,
+        maximum=0.5,
+        label="Held-out share",
+        help="About this share of the conversations is kept out of training, to measure the "
+        "result. They stay the same from run to run while the share does.",
+    )
+    evaluations: int = option(
+        4,
+        minimum=0,
+        maximum=100,
+        label="Held-out measurements",
+        help="How often the held-out rows are measured while training, to see over-fitting as it "
+        "begins.",
+    )
+    patience: int = option(
+        0,
+        minimum=0,
+        maximum=100,
+        label="Patience",
+        help="Stop after this many measurements without a better held-out loss, and keep the best; "
+        "0 trains to the end.",
+    )
+    lora_r: int = option(
+        16,
+        minimum=1,
+        maximum=256,
+        label="LoRA rank",
+        help="Size of a fresh adapter; a run that continues from an adapter keeps that one's rank.",
+    )
+    lora_alpha: int = option(
+        32,
+        minimum=1,
+        maximum=1024,
+        label="LoRA alpha",
+        help="Scale of a fresh adapter; twice the rank is usual.",
+    )
+    virtual_tokens: int = option(
+        20,
+        minimum=1,
+        maximum=512,
+        label="Virtual tokens",
+        help="Size of a prefix or of a soft prompt; they take room in the model's context.",
+    )
+    weight_decay: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        label="Weight decay",
+        help="Shrinks what is trained at every step.",
+    )
+    max_grad_norm: float = option(
+        1.0,
+        minimum=0.01,
+        maximum=100.0,
+        label="Gradient clip",
+        help="Longest gradient that one step may follow.",
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        label="Gradient checkpointing",
+        help="Saves memory on large models; each step takes about a third longer.",
+    )
+    save_steps: int = option(
+        50,
+        minimum=1,
+        maximum=100000,
+        label="Checkpoint every",
+        help="Optimiser steps between checkpoints, from which an interrupted run resumes.",
+    )
+    eval_generations: int = option(
+        48,
+        minimum=0,
+        maximum=1000,
+        label="Test prompts",
+        help="Held-out prompts answered by the old and the new policy after training.",
+    )
+    sample_tokens: int = option(
+        128,
+        minimum=1,
+        maximum=4096,
+        label="Test response length",
+        help="Longest response, in tokens, to a test prompt.",
+    )
+
+    SMALL: ClassVar[int] = 200
+    LARGE: ClassVar[int] = 1000
+    RATE_FACTOR: ClassVar[float] = 1.0  # of this method's step size to DPO's
+    EPOCHS: ClassVar[tuple[int, int, int]] = (5, 3, 2)  # for a small, a medium and a large set
+
+    @classmethod
+    def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:
+        """The fewer rows there are, the gentler and the more often they are seen."""
+        rate = cls.RATE_FACTOR * suggested_learning_rate(parameters, tuning)
+        small, medium, large = cls.EPOCHS
+        if rows < cls.SMALL:
+            return cls(
+                learning_rate=rounded(0.75 * rate), epochs=small, batch_size=8, tuning=tuning
+            )
+        if rows <= cls.LARGE:
+            return cls(learning_rate=rounded(rate), epochs=medium, batch_size=16, tuning=tuning)
+        return cls(learning_rate=rounded(1.25 * rate), epochs=large, batch_size=32, tuning=tuning)
+
+    def check_together(self) -> None:
+        check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
+        if self.patience and not (self.evaluations and self.eval_share):
+            raise SpecError(
+                "patience",
+                self.patience,
+                "needs held-out measurements and a held-out share above 0",
+            )
+
+
+def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:
+    """Refuse what cannot work, before anything is loaded. Raises `SpecError`."""
+    if tuning == Tuning.PREFIX and gradient_checkpointing:
+        raise SpecError(
+            "gradient_checkpointing",
+            True,
+            "does not work with prefix tuning, whose keys and values are no part of a recomputed "
+            "layer; turn it off or choose LoRA",
+        )
+    if tuning == Tuning.QLORA and not is_quantization_installed():
+        raise SpecError(
+            "tuning",
+            tuning,
+            "needs the library bitsandbytes and a CUDA device; install it, or choose lora",
+        )

@@ -1,0 +1,239 @@
+"""What every recipe on one of TRL's trainers of rows does alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback
+
+from training.loading import context_length
+from training.methods.trainer_options import TrainerOptions
+from training.tuning import LOW_RANK
+from training.worker import data, models
+from training.worker.failures import BadData, Diverged, ModelUnusable
+from training.worker.job import Job
+from training.worker.models import Loaded, Trainee
+from training.worker.report import Reporter
+
+EVAL_BATCH = 16
+
+Lengths = Callable[[Dataset], Sequence[int]]
+
+
+class Fitted(NamedTuple):
+    """A training that is done: what was learned from, and how it went."""
+
+    counts: Mapping[str, int]
+    metrics: Mapping[str, Any]
+    steps: int
+    best_step: int | None  # where early stopping went back to
+    timing: Mapping[str, float | None]
+
+    def report(self, began: float) -> dict[str, Any]:
+        """For the run's result; `began` is when its recipe did, by the monotonic clock."""
+        return {
+            "data": self.counts,
+            "training": self.metrics,
+            "steps": self.steps,
+            "best_step": self.best_step,
+            "timing": {**self.timing, "total_s": time.monotonic() - began},
+        }
+
+
+def read_split(
+    job: Job, options: TrainerOptions, *, keep: Callable[[data.Row], bool] = lambda _: True
+) -> data.Split:
+    """The rows of the snapshot that `keep` wants, split by conversation. Raises `BadData`."""
+    rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
+    split = data.split_by_conversation([row for row in rows if keep(row)], options.eval_share)
+    if not split.train:
+        raise BadData("The snapshot holds nothing of the kind to train on.")
+    return split
+
+
+def trainer_arguments(job: Job, options: TrainerOptions) -> dict[str, Any]:
+    """Arguments that the configurations of all of TRL's trainers of rows take."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(job.run_dir.checkpoints),
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "max_length": None,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": EVAL_BATCH,
+        "gradient_accumulation_steps": options.gradient_accumulation,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        # All epochs are laid out in one, in an order of our own: see data.training_order.
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "seed": job.spec.seed,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "save_strategy": "steps",
+        "save_steps": options.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def lay_out(
+    trainer: Any,
+    options: TrainerOptions,
+    job: Job,
+    sources: Sequence[Sequence[int]],
+    lengths: Lengths,
+) -> dict[str, int]:
+    """Leave out rows that are too long, lay the epochs out one after the other, and count.
+
+    `lengths` are in tokens, one for each row of a dataset that the trainer has tokenised; `sources`
+    are the rows of the snapshot behind each row to train on. Raises `BadData`.
+    """
+    limit = _limit(trainer.model, options)
+    found = lengths(trainer.train_dataset)
+    fitting = [place for place, length in enumerate(found) if length <= limit]
+    known_held_out = len(trainer.eval_dataset or ())
+    held_out = _fitting(trainer.eval_dataset, limit, lengths)
+    if not fitting:
+        raise BadData(
+            "All {rows} rows are longer than {limit} tokens.", rows=len(found), limit=limit
+        )
+    job.run_dir.write_trained_rows([number for place in fitting for number in sources[place]])
+    dropped = len(found) - len(fitting) + known_held_out - len(held_out or ())
+    _warn(job, options, dropped=dropped, limit=limit, is_measured=bool(held_out))
+    batch = options.batch_size * options.gradient_accumulation * trainer.args.world_size
+    order = data.training_order(
+        [found[place] for place in fitting],
+        epochs=options.epochs,
+        batch_size=batch,
+        seed=job.spec.seed,
+    )
+    trainer.train_dataset = trainer.train_dataset.select([fitting[place] for place in order])
+    trainer.eval_dataset = held_out
+    _schedule(trainer, options, steps=math.ceil(len(order) / batch))
+    return {
+        "train": len(fitting),
+        "held_out": len(held_out) if held_out is not None else 0,
+        "too_long": dropped,
+        "seen": len(order),
+    }
+
+
+def fit(
+    job: Job,
+    options: TrainerOptions,
+    trainer: Any,
+    trainee: Trainee,
+    counts: Mapping[str, int],
+    *,
+    on_checkpoint: Callable[[Path], None] = lambda _: None,
+) -> Fitted:
+    """Train, from the newest checkpoint if there is one, and leave what was learned on disk.
+
+    Raises `Diverged`, `ModelUnusable` when nothing was learned, `Cancelled`.
+    """
+    checkpoint = job.run_dir.newest_checkpoint()
+    reporter = Reporter(job, epochs=options.epochs, on_checkpoint=on_checkpoint)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(reporter)
+    norm_before = trainee.norm()
+    job.stop.be_patient()
+    job.enter_phase("training")
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    job.stop.check()
+    training_s = time.monotonic() - began
+    trainee.model.eval()
+    _check_learned(trainee, norm_before, resumed=checkpoint is not None)
+    trainee.save(job.run_dir.adapter_partial)
+    return Fitted(
+        counts,
+        dict(reporter.last_metrics),
+        trainer.state.global_step,
+        _best_step(trainer),
+        {
+            "first_step_at": reporter.first_step_at,
+            "training_s": training_s,
+            "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
+        },
+    )
+
+
+def warn_of_other_rank(job: Job, options: TrainerOptions, loaded: Loaded) -> None:
+    """A run that continues from an adapter keeps that one's shape, whatever the options say."""
+    if loaded.fresh_adapter is not None or loaded.tuning not in LOW_RANK:
+        return
+    parent = loaded.model.peft_config[models.ADAPTER]
+    if (parent.r, parent.lora_alpha) != (options.lora_r, options.lora_alpha):
+        job.warn(
+            "The parent's adapter is trained on: LoRA rank {rank} and alpha {alpha} stay as "
+            "they are.",
+            rank=parent.r,
+            alpha=parent.lora_alpha,
+        )
+
+
+def _limit(model: Any, options: TrainerOptions) -> int:
+    """The longest row, in tokens, that the options and the model's context allow."""
+    return min(options.max_length, context_length(model) or options.max_length)
+
+
+def _warn(
+    job: Job, options: TrainerOptions, *, dropped: int, limit: int, is_measured: bool
+) -> None:
+    if dropped:
+        job.warn(
+            "{dropped} rows are longer than {limit} tokens and were left out.",
+            dropped=dropped,
+            limit=limit,
+        )
+    if not is_measured and options.eval_share > 0:
+        job.warn(
+            "The result is not measured: there is only one conversation, or the rows that were "
+            "held out are too long."
+        )
+
+
+def _fitting(tokenized: Dataset | None, limit: int, lengths: Lengths) -> Dataset | None:
+    """The rows within the limit."""
+    if tokenized is None:
+        return None
+    return tokenized.select([at for at, length in enumerate(lengths(tokenized)) if length <= limit])
+
+
+def _schedule(trainer: Any, options: TrainerOptions, *, steps: int) -> None:
+    """When the step size rises, and when the held-out rows are measured."""
+    # The step size of a warm-up's first step is 0: there must be another.
+    trainer.args.warmup_steps = min(math.ceil(options.warmup * steps), steps - 1)
+    if not trainer.eval_dataset or not options.evaluations:
+        return
+    trainer.args.eval_strategy = "steps"
+    trainer.args.eval_steps = math.ceil(steps / options.evaluations)
+    if options.patience:
+        trainer.args.save_steps = trainer.args.eval_steps
+        trainer.args.load_best_model_at_end = True
+        trainer.args.metric_for_best_model = "eval_loss"
+        trainer.args.greater_is_better = False
+        trainer.add_callback(EarlyStoppingCallback(options.patience))
+
+
+def _best_step(trainer: Any) -> int | None:
+    return trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+
+
+def _check_learned(trainee: Trainee, norm_before: float, *, resumed: bool) -> None:
+    norm = trainee.norm()
+    if not norm < float("inf"):
+        raise Diverged("The adapter holds weights that are no numbers.")
+    if norm == norm_before and not resumed:
+        raise ModelUnusable("The adapter did not change: nothing was learned.")

@@ -1,0 +1,120 @@
+"""Kahneman-Tversky Optimisation (Ethayarajh et al. 2024), with TRL's trainer.
+
+python -m training.worker RUN_DIR        # spec.json says method "kto"
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+from trl import KTOConfig, KTOTrainer
+
+from training.methods.kto import KTOOptions, Thumbs
+from training.worker import data, evaluate, fitting, models
+from training.worker.failures import BadData
+from training.worker.job import Job
+
+# What the loss weighs should be alike for both kinds, within this factor (eq. 8 of the paper).
+BALANCED = 4 / 3
+
+
+def train(job: Job) -> Mapping[str, Any]:
+    """Train, measure, and leave the adapter in `adapter.partial`; returns the result's report.
+
+    Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
+    """
+    began = time.monotonic()
+    options = job.spec.options
+    assert isinstance(options, KTOOptions)
+    job.enter_phase("loading")
+    loaded = models.load(job.spec, options)
+    fitting.warn_of_other_rank(job, options, loaded)
+
+    job.enter_phase("preparing")
+    split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
+    liked = sum(row.values["label"] for row in split.train)
+    _check_balance(job, options, liked=liked, disliked=len(split.train) - liked)
+    trainer = _build_trainer(job, options, loaded, split)
+    trainee = loaded.trainee(trainer.model)
+    counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
+    trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
+    fitted = fitting.fit(job, options, trainer, trainee, counts)
+
+    job.enter_phase("evaluating")
+    return {
+        **fitted.report(began),
+        "thumbs": {"liked": liked, "disliked": len(split.train) - liked},
+        **evaluate.answer_held_out(job, options, trainee),
+    }
+
+
+def row_lengths(tokenized: Dataset) -> list[int]:
+    """Tokens of each row, prompt included."""
+    columns = (tokenized["prompt_ids"], tokenized["completion_ids"])
+    return [len(prompt) + len(completion) for prompt, completion in zip(*columns, strict=True)]
+
+
+def mismatched(rows: Dataset, batch_size: int) -> Dataset:
+    """Beside each prompt the completion of the row before it in its batch.
+
+    The reference point is estimated from such pairs (section 3.2 of the paper). TRL makes them
+    before the rows are in their order, and those would no longer be of the same batch.
+    """
+    completions = rows["completion_ids"]
+    others: list[list[int]] = []
+    for start in range(0, len(completions), batch_size):
+        batch = list(completions[start : start + batch_size])
+        others += [batch[-1], *batch[:-1]]
+    return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", others)
+
+
+class QuietKTOTrainer(KTOTrainer):  # type: ignore[misc]  # the library has no types
+    """TRL's trainer without its model card: the run's directory says all."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
+def _is_learned(row: data.Row, options: KTOOptions) -> bool:
+    return options.learn_from == Thumbs.ALL or row.values["kind"] == "rating"
+
+
+def _check_balance(job: Job, options: KTOOptions, *, liked: int, disliked: int) -> None:
+    """Raises `BadData` when all thumbs point one way."""
+    if not liked or not disliked:
+        raise BadData(
+            "There are {liked} liked and {disliked} disliked responses; KTO needs both.",
+            liked=liked,
+            disliked=disliked,
+        )
+    balance = options.desirable_weight * liked / (options.undesirable_weight * disliked)
+    if not 1 / BALANCED <= balance <= BALANCED:
+        job.warn(
+            "There are {liked} liked and {disliked} disliked responses. Set the weights so that "
+            "weight times number is alike for both.",
+            liked=liked,
+            disliked=disliked,
+        )
+
+
+def _build_trainer(
+    job: Job, options: KTOOptions, loaded: models.Loaded, split: data.Split
+) -> QuietKTOTrainer:
+    columns = ("completion", "label")
+    return QuietKTOTrainer(
+        model=loaded.model,
+        ref_model=loaded.frozen,
+        args=KTOConfig(
+            **fitting.trainer_arguments(job, options),
+            beta=options.beta,
+            desirable_weight=options.desirable_weight,
+            undesirable_weight=options.undesirable_weight,
+        ),
+        train_dataset=data.to_dataset(split.train, columns),
+        eval_dataset=data.to_dataset(split.held_out, columns) if split.held_out else None,
+        processing_class=loaded.tokenizer,
+        peft_config=loaded.fresh_adapter,
+    )
