@@ -36,6 +36,7 @@ class Tuning(StrEnum):
 
 
 LOW_RANK = (Tuning.LORA, Tuning.DORA, Tuning.RSLORA, Tuning.QLORA)
+VIRTUAL_TOKENS = (Tuning.PREFIX, Tuning.PROMPT)
 
 _PEFT_TYPES = {"PREFIX_TUNING": Tuning.PREFIX, "PROMPT_TUNING": Tuning.PROMPT}
 
