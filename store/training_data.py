@@ -75,7 +75,7 @@ _OF_COMPLETIONS = """
 _LIKED_BEST = """
     SELECT
         f.prompt_id, any_value(f.purpose) AS purpose, f.chosen_completion_id AS completion_id,
-        'chosen' AS kind, list_distinct(flatten(list(f.sources))) AS sources,
+        'chosen' AS kind, list_sort(list_distinct(flatten(list(f.sources)))) AS sources,
         max(f.max_judgment_seq) AS max_judgment_seq
     FROM preferences f
     WHERE NOT EXISTS (
@@ -99,7 +99,7 @@ _RATINGS = """
     SELECT
         any_value(prompt_id) AS prompt_id, any_value(purpose) AS purpose, completion_id,
         'pair' AS kind, sum(margin) > 0 AS label,
-        list_distinct(flatten(list(sources))) AS sources, max(max_judgment_seq) AS max_judgment_seq
+        list_sort(list_distinct(flatten(list(sources)))) AS sources, max(max_judgment_seq) AS max_judgment_seq
     FROM (
         SELECT * EXCLUDE (chosen_completion_id), chosen_completion_id AS completion_id
         FROM preferences
