@@ -99,7 +99,8 @@ _RATINGS = """
     SELECT
         any_value(prompt_id) AS prompt_id, any_value(purpose) AS purpose, completion_id,
         'pair' AS kind, sum(margin) > 0 AS label,
-        list_sort(list_distinct(flatten(list(sources)))) AS sources, max(max_judgment_seq) AS max_judgment_seq
+        list_sort(list_distinct(flatten(list(sources)))) AS sources,
+        max(max_judgment_seq) AS max_judgment_seq
     FROM (
         SELECT * EXCLUDE (chosen_completion_id), chosen_completion_id AS completion_id
         FROM preferences
