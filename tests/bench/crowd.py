@@ -48,6 +48,7 @@ class Outcome:
     """What all of them together saw. `starved`: times when somebody had nothing to judge."""
 
     acknowledged: list[str] = field(default_factory=list)
+    acknowledged_at_s: list[float] = field(default_factory=list)  # since they began
     ack_ms: list[float] = field(default_factory=list)
     items_ms: list[float] = field(default_factory=list)
     sent: int = 0
@@ -55,6 +56,7 @@ class Outcome:
     refused: int = 0
     starved: int = 0
     took_s: float = 0.0
+    began: float = 0.0  # of `time.perf_counter`, which all processes of a machine share
 
 
 class Annotator:
@@ -133,6 +135,7 @@ class Annotator:
             if status == httpx.codes.OK:
                 self._outcome.ack_ms.append((time.perf_counter() - began) * 1000)
                 self._outcome.acknowledged.append(body["id"])
+                self._outcome.acknowledged_at_s.append(time.perf_counter() - self._outcome.began)
                 return
             if 400 <= status < 500:
                 break
@@ -179,6 +182,7 @@ async def main() -> None:
     outcome.items_ms.clear()
     print("ready", flush=True)
     sys.stdin.readline()
+    outcome.began = time.perf_counter()
     outcome.took_s = await _judge(everybody, plan)
     print(json.dumps(asdict(outcome)), flush=True)
 

@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, Page, Response, sync_playwright
 
 from store.db import Store
 from tests import stopwatch
-from tests.bench import stock
+from tests.bench import course, stock
 from tests.bench.audit import audit
 from tests.bench.crowd import Outcome, Plan
 from tests.e2e.conftest import (
@@ -55,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--press-every", type=float, default=0.3, metavar="SECONDS")
     parser.add_argument("--round-trip-ms", type=int, default=150, help="simulated, second time")
     parser.add_argument("--history", type=int, default=0, help="judgments given long before")
+    parser.add_argument("--windows", type=int, default=0, help="tell the course in so many")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -91,7 +92,11 @@ def _measure(
     start_s = time.perf_counter() - began
     try:
         plan = Plan(running.url, names, PASSWORD, options.think, options.seconds, options.seed)
-        with Crowd(plan) as crowd, _open_browser() as browser:
+        with (
+            Crowd(plan) as crowd,
+            _open_browser() as browser,
+            course.Watch(running.process.pid) as watch,
+        ):
             person = Person(browser, running.url)
             server = _Usage(running.process.pid)
             crowd.go()
@@ -131,6 +136,24 @@ def _measure(
         "stock_s": round(stock_s, 1),
         "server_start_s": round(start_s, 1),
         **used,
+        **_course(watch, outcome, options.windows),
+    }
+
+
+def _course(watch: course.Watch, outcome: Outcome, count: int) -> dict[str, Any]:
+    """How it went on over time, where that is asked for."""
+    if count < 3:
+        return {}
+    found = course.windows(
+        watch.samples,
+        outcome.acknowledged_at_s,
+        outcome.ack_ms,
+        began=outcome.began,
+        count=count,
+    )
+    return {
+        **course.summary(found, len(outcome.acknowledged)),
+        "course": [asdict(window) for window in found],
     }
 
 
