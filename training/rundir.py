@@ -2,7 +2,7 @@
 
     spec.json        what to do (RunSpec)
     data/            the snapshot and the held-out prompts
-    events.jsonl     progress, see events.py
+    events.jsonl     progress, see events.py; of several processes, the others' in events.N.jsonl
     log.txt          stdout and stderr of the trainer
     worker.json      pid and start time of the trainer that holds `lock`
     trained_rows.json  which rows of the snapshot are trained on, counted from 0

@@ -256,6 +256,9 @@ def _measured(report: Mapping[str, Any]) -> Html:
         ]
     rows += _of_likelihood(report.get("likelihood"))
     rows += _of_reward_model(report.get("reward_model"))
+    if rewards := report.get("reward"):
+        title = t("Score of the reward model, in its standard deviations")
+        rows.append((title, _number(rewards["before"]), _number(rewards["after"])))
     if generations:
         rows += [
             (

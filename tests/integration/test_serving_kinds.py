@@ -34,7 +34,7 @@ from training.local_policy import LocalPolicy
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
 from training.tuning import Tuning
-from training.worker.evaluate import compare_generations, token_log_probs
+from training.worker.evaluate import answer, compare_answers, token_log_probs
 from training.worker.job import StopRequest
 from training.worker.models import Trainee
 
@@ -462,8 +462,9 @@ def test_a_trainer_compares_the_trained_policy_with_the_base(base: Path, kind: s
     trainee = trained(base, kind)
     tokenizer = trainee.tokenizer
     prompts = [{"messages": [{"role": "user", "content": text}]} for text in PROMPTS]
-    report = compare_generations(trainee, prompts, max_new_tokens=12, seed=3, stop=StopRequest())
-    assert report is not None
+    answers = answer(trainee, prompts, max_new_tokens=12, seed=3, stop=StopRequest())
+    assert answers is not None
+    report = compare_answers(trainee, answers, StopRequest())
     asked = [
         Request(render_prompt(tokenizer, prompt["messages"]), 12, seed=3 + number)
         for number, prompt in enumerate(prompts)

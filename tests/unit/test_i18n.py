@@ -23,7 +23,8 @@ from training.options import SpecError
 from training.worker.failures import Diverged, describe
 
 # Names that are the same in every language.
-NAMES = {"DPO", "KTO", "SFT", "KL", "Beta", "LoRA alpha", "JSON Lines", "Parquet", "beta × KL"}
+NAMES = {"DPO", "KTO", "PPO", "SFT", "KL", "Beta"}
+NAMES |= {"LoRA alpha", "JSON Lines", "Parquet", "beta × KL"}
 # Losses are called so in papers and in TRL.
 NAMES |= {"sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero"}
 # And so are tunings.

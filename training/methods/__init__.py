@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from training.methods.dpo import DPOOptions
 from training.methods.kto import KTOOptions
+from training.methods.ppo import PPOOptions
 from training.methods.reward import RewardOptions
 from training.methods.sft import SFTOptions
 from training.options import MethodOptions, SpecError
@@ -65,6 +66,14 @@ METHODS: Mapping[str, Method] = {
             "training.worker.reward",
             LearnsFrom.COMPARISONS,
             makes=Product.REWARD_MODEL,
+        ),
+        Method(
+            "ppo",
+            "PPO",
+            PPOOptions,
+            "training.worker.ppo.recipe",
+            LearnsFrom.PROMPTS,
+            needs_reward_model=True,
         ),
     )
 }

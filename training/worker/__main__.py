@@ -12,7 +12,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,26 @@ def stand_by() -> int:
 
 
 def work(run_dir: RunDir) -> int:
-    """Train, and leave a result whatever happens."""
+    """Train, and leave a result whatever happens; of several processes the first one does that."""
+    if rank := int(os.environ.get("RANK", "0")):
+        return follow(run_dir, rank)
     try:
         with run_dir.held_by(_this_process()):
             return EXIT_CODES[_work_alone(run_dir).state]
     except (RunDirBusy, OSError) as error:
         log.error("The run in %s has no result: %s", run_dir.path, error)
         return EXIT_CODES[Outcome.FAILED]
+
+
+def follow(run_dir: RunDir, rank: int) -> int:
+    """Train beside the first process; what this one has to tell goes into a file of its own."""
+    stop = StopRequest()
+    stop.listen()
+    try:
+        _run_recipe(run_dir, EventWriter(run_dir.path / f"events.{rank}.jsonl"), stop)
+    except Cancelled:
+        return EXIT_CODES[Outcome.CANCELLED]
+    return EXIT_CODES[Outcome.SUCCEEDED]
 
 
 def _work_alone(run_dir: RunDir) -> RunResult:
@@ -86,17 +99,26 @@ def _work_alone(run_dir: RunDir) -> RunResult:
 
 
 def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult:
+    report = _run_recipe(run_dir, events, stop)
+    run_dir.seal_adapter()
+    events.write(EventKind.DONE)
+    return RunResult(Outcome.SUCCEEDED, report=report)
+
+
+def _run_recipe(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> Mapping[str, Any]:
     spec = run_dir.read_spec()
-    os.environ.update({**worker_environment(spec.threads), **os.environ})
+    environment = worker_environment(spec.threads)
+    if "RANK" in os.environ:
+        # Each of several processes computes on the device of its own number.
+        del environment["CUDA_VISIBLE_DEVICES"]
+    os.environ.update({**environment, **os.environ})
     recipe = _recipe(method_named(spec.method).recipe)
 
     import torch
 
     torch.set_num_threads(spec.threads)
-    report = recipe.train(Job(spec, run_dir, events, stop))
-    run_dir.seal_adapter()
-    events.write(EventKind.DONE)
-    return RunResult(Outcome.SUCCEEDED, report=report)
+    report: Mapping[str, Any] = recipe.train(Job(spec, run_dir, events, stop))
+    return report
 
 
 def _recipe(module: str) -> Any:

@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from training.loading import context_length
+from training.methods.ppo import PPOOptions
 from training.methods.trainer_options import TrainerOptions
 from training.tuning import LOW_RANK
 from training.worker import data, models
@@ -169,7 +170,7 @@ def fit(
     )
 
 
-def warn_of_other_rank(job: Job, options: TrainerOptions, loaded: Loaded) -> None:
+def warn_of_other_rank(job: Job, options: TrainerOptions | PPOOptions, loaded: Loaded) -> None:
     """A run that continues from an adapter keeps that one's shape, whatever the options say."""
     if loaded.fresh_adapter is not None or loaded.tuning not in LOW_RANK:
         return

@@ -98,6 +98,12 @@ class Loaded(NamedTuple):
     fresh_adapter: PeftConfig | None = None
     frozen: PreTrainedModel | None = None
 
+    def wrapped(self) -> Trainee:
+        """The policy where no trainer of a library sets it up. Raises `ModelUnusable`."""
+        if self.fresh_adapter is None:
+            return self.trainee(self.model)
+        return self.trainee(get_peft_model(self.model, self.fresh_adapter))
+
     def trainee(self, model: Any) -> Trainee:
         """The policy as the trainer has set it up. Raises `ModelUnusable` where that is wrong."""
         continues = self.tuning is not Tuning.FULL and self.fresh_adapter is None
@@ -114,14 +120,20 @@ class Loaded(NamedTuple):
 def load(spec: RunSpec, options: TrainerOptions) -> Loaded:
     """The policy that a run starts from, for its tuning. Raises `ModelUnusable`."""
     tuning = Tuning(options.tuning)
-    tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     if tuning is Tuning.FULL:
+        tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
         model = _whole(spec)
         frozen = copy.deepcopy(model).requires_grad_(False)
         return Loaded(model, tokenizer, tuning, frozen=frozen)
+    return load_adapted(spec, tuning, fresh_adapter(options))
+
+
+def load_adapted(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
+    """The base with the parent's adapter, or to be wrapped with a fresh one."""
+    tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     base = load_base(spec.base_model, tuning)
     if spec.parent_adapter is None:
-        return Loaded(base, tokenizer, tuning, fresh_adapter(options))
+        return Loaded(base, tokenizer, tuning, fresh)
     return Loaded(with_adapter(base, spec.parent_adapter), tokenizer, tuning)
 
 
@@ -153,18 +165,20 @@ def with_adapter(base: PreTrainedModel, folder: str) -> PeftModel:
 
 
 def fresh_adapter(options: TrainerOptions, task_type: str = "CAUSAL_LM") -> PeftConfig:
-    """An adapter that starts as no change at all, or nearly so for virtual tokens.
-
-    LoRA goes on every linear layer but the output head, whatever the architecture calls them.
-    """
+    """An adapter that starts as no change at all, or nearly so for virtual tokens."""
     tuning = Tuning(options.tuning)
     if tuning is Tuning.PREFIX:
         return PrefixTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
     if tuning is Tuning.PROMPT:
         return PromptTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
+    return fresh_lora(tuning, r=options.lora_r, alpha=options.lora_alpha, task_type=task_type)
+
+
+def fresh_lora(tuning: Tuning, *, r: int, alpha: int, task_type: str = "CAUSAL_LM") -> LoraConfig:
+    """Low-rank updates of every linear layer but the output head, whatever its name is."""
     return LoraConfig(
-        r=options.lora_r,
-        lora_alpha=options.lora_alpha,
+        r=r,
+        lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
         use_dora=tuning is Tuning.DORA,

@@ -1,0 +1,134 @@
+"""PPO on small models in this process: a reward model's folder, and trainers with any scorer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from tests.gold import score
+from training.config import RunSpec
+from training.loading import load_tokenizer
+from training.methods.ppo import PPOOptions
+from training.tuning import Tuning
+from training.worker import models
+from training.worker.job import StopRequest
+from training.worker.ppo.model import SharedBase
+from training.worker.ppo.processes import Processes
+from training.worker.ppo.prompts import render
+from training.worker.ppo.rollout import Collector, Rollout, Scorer
+from training.worker.ppo.tokens import Tokens
+from training.worker.ppo.trainer import PPOTrainer
+
+OPTIONS = {
+    "learning_rate": 3e-3,
+    "value_learning_rate": 3e-3,
+    "iterations": 4,
+    "rollouts": 8,
+    "minibatch_size": 4,
+    "micro_batch_size": 3,
+    "max_new_tokens": 10,
+    "kl_coef": 0.05,
+}
+
+
+class ProgrammedScorer:
+    """Scores completions by a function of the last message and the text."""
+
+    def __init__(self, function: Callable[[str, str], float]) -> None:
+        self._function = function
+
+    def score(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Tensor:  # noqa: ARG002
+        """One number a row."""
+        return torch.tensor(
+            [self._function(str(r.prompt.messages[-1]["content"]), r.output.text) for r in rollouts]
+        )
+
+
+GOLD = ProgrammedScorer(lambda prompt, completion: score(prompt, completion).total)
+LENGTH = ProgrammedScorer(lambda _, completion: float(len(completion)))
+
+
+def build_reward_model(base: Path, folder: Path, *, mean: float = 0.0, sd: float = 1.0) -> Path:
+    """A reward run's adapter with random weights, and the scale of its scores."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = get_peft_model(
+            _classifier(base),
+            LoraConfig(
+                r=4,
+                lora_alpha=8,
+                target_modules="all-linear",
+                init_lora_weights=False,
+                task_type="SEQ_CLS",
+            ),
+        )
+    model.save_pretrained(folder)
+    (folder / "scores.json").write_text(json.dumps({"mean": mean, "sd": sd}))
+    return folder
+
+
+def classifier_scores(base: Path, folder: Path, rows: Sequence[Sequence[int]]) -> list[float]:
+    """What the library's own classifier gives, one row at a time and without padding."""
+    model = PeftModel.from_pretrained(_classifier(base), folder).eval()
+    with torch.no_grad():
+        return [model(input_ids=torch.tensor([row])).logits.item() for row in rows]
+
+
+def _classifier(base: Path) -> Any:
+    return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+
+
+def share_base(
+    base: Path,
+    *,
+    reward: Path | None = None,
+    parent: Path | None = None,
+    gradient_checkpointing: bool = False,
+    rank: int = 4,
+    alpha: int = 8,
+) -> SharedBase:
+    """A policy to train on a base: a fresh one, or a parent's with a frozen copy of it."""
+    torch.manual_seed(0)
+    lora = models.fresh_lora(Tuning.LORA, r=rank, alpha=alpha)
+    spec = RunSpec("r", "ppo", PPOOptions(), str(base), "p", str(parent) if parent else None)
+    loaded = models.load_adapted(spec, Tuning.LORA, lora)
+    return SharedBase(
+        loaded.wrapped(), reward_folder=reward, gradient_checkpointing=gradient_checkpointing
+    )
+
+
+def build_trainer(
+    base: Path,
+    shared: SharedBase,
+    scorer: Scorer,
+    *,
+    prompts: Sequence[str] = ("Where is it?", "I want my money back, now!", "Hello"),
+    stop: StopRequest | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PPOTrainer:
+    """A trainer of one process; `options` replace those in `OPTIONS`."""
+    chosen = PPOOptions.parsed({**OPTIONS, **options})
+    tokenizer = load_tokenizer(base)
+    messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    processes, stop = Processes(), stop or StopRequest()
+    collector = Collector(
+        shared,
+        tokenizer,
+        scorer,
+        [prompt for prompt in render(messages, tokenizer, max_tokens=None) if prompt],
+        processes,
+        stop,
+        rollouts=chosen.rollouts,
+        max_new_tokens=chosen.max_new_tokens,
+        batch_size=chosen.micro_batch_size,
+        seed=seed,
+    )
+    return PPOTrainer(collector, chosen, processes=processes, stop=stop)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from training.methods.ppo import PPOOptions
+from training.options import SpecError
+
+
+@pytest.mark.parametrize("parameters", [2_600_000, 500_000_000, 7_000_000_000, None])
+def test_a_preset_of_any_size_may_be_launched(parameters: int | None) -> None:
+    options = PPOOptions.preset(100, parameters=parameters, tuning="lora")
+    assert PPOOptions.parsed(asdict(options)) == options
+
+
+def test_larger_models_take_smaller_steps_on_more_responses() -> None:
+    small, large = (
+        PPOOptions.preset(100, parameters=n, tuning="lora") for n in (2_600_000, 7_000_000_000)
+    )
+    assert small.learning_rate > large.learning_rate
+    assert small.rollouts < large.rollouts
+    assert large.gradient_checkpointing
+
+
+def test_a_minibatch_larger_than_an_iteration_is_refused() -> None:
+    with pytest.raises(SpecError, match="must not exceed the 8 responses") as refused:
+        PPOOptions.parsed({"rollouts": 8, "minibatch_size": 9})
+    assert refused.value.field == "minibatch_size"
+
+
+@pytest.mark.parametrize("tuning", ["full", "prefix", "prompt"])
+def test_adapters_that_cannot_share_a_base_are_refused(tuning: str) -> None:
+    with pytest.raises(SpecError, match="lora"):
+        PPOOptions.parsed({"tuning": tuning})

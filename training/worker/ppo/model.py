@@ -1,0 +1,252 @@
+"""The four models of PPO over one frozen base: policy, reference, reward model, value function.
+
+Each is a LoRA adapter of its own (the reference of a fresh policy is no adapter at all), the last
+two with a linear head on the hidden states. Which adapter is active is state of the whole base:
+methods here leave the policy active, and a backward pass belongs into the same `learning` block as
+its forward pass, because gradient checkpointing recomputes with whatever is active by then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.utils import load_peft_weights
+from torch import Tensor, nn
+from torch.nn import Parameter
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from training.tuning import LOW_RANK, tuning_of
+from training.worker import models
+from training.worker.failures import ModelUnusable
+from training.worker.models import Trainee
+from training.worker.ppo.tokens import Tokens
+from training.worker.scoring import SCALE_FILE
+
+POLICY = models.ADAPTER
+REWARD = "reward"
+VALUE = "value"
+
+
+class Observed(NamedTuple):
+    """Completions under a policy, (rows, completion): log-probability of each token, and entropy of
+    the distribution that it was drawn from, in nats; both 0 at padding."""
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+class SharedBase:
+    """A policy to train, its reference, and a value function, perhaps with a reward model."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        *,
+        reward_folder: Path | None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """The value function starts as the reward model, or at 0 everywhere without one.
+
+        Raises `ModelUnusable` for a folder that is no reward model of the trainee's base.
+        """
+        self.trainee = trainee
+        self.model: PeftModel = trainee.model.eval()
+        model = self.model
+        if gradient_checkpointing:
+            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+        self.value_head = _head(model)
+        self._reward_head = _head(model)
+        if reward_folder is None:
+            model.add_adapter(VALUE, deepcopy(model.peft_config[POLICY]))
+        else:
+            for name, head in ((REWARD, self._reward_head), (VALUE, self.value_head)):
+                _load_scoring_adapter(model, reward_folder, name, head)
+        model.set_adapter(POLICY)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    def policy_parameters(self) -> list[Parameter]:
+        """What the policy's optimiser moves."""
+        return _parameters_of(self.model, POLICY)
+
+    def value_parameters(self) -> list[Parameter]:
+        """What the value function's optimiser moves: its adapter and its head."""
+        return [*_parameters_of(self.model, VALUE), *self.value_head.parameters()]
+
+    @contextmanager
+    def learning(self, name: str) -> Iterator[None]:
+        """Inside, `name` is active and takes gradients, recomputing layers where that is asked."""
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        # A layer in training mode is recomputed; what it is made of, dropout too, stays as it is.
+        _set_training(layers, True)
+        try:
+            with self._active(name):
+                yield
+        finally:
+            _set_training(layers, False)
+
+    def policy_log_probs(self, tokens: Tokens) -> Tensor:
+        """Each completion token under the active policy, (rows, completion), 0 at padding."""
+        return _log_probs(self._logits(tokens), tokens)
+
+    @torch.no_grad()
+    def observe_policy(self, tokens: Tokens) -> Observed:
+        """The same without a gradient, and how sure the policy was."""
+        logits = self._logits(tokens)
+        return Observed(_log_probs(logits, tokens), _entropy(logits) * tokens.mask)
+
+    @torch.no_grad()
+    def reference_log_probs(self, tokens: Tokens) -> Tensor:
+        """Each completion token under the reference, (rows, completion)."""
+        with self.trainee.reference():
+            return self.policy_log_probs(tokens)
+
+    @torch.no_grad()
+    def rewards(self, tokens: Tokens) -> Tensor:
+        """The reward model's score of each completion, read at its last real token, (rows,).
+
+        In standard deviations from the mean of the reward run's held-out responses.
+        """
+        with self._active(REWARD):
+            hidden = self._hidden(tokens)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        scores: Tensor = self._reward_head(hidden[rows, tokens.last].float()).squeeze(1)
+        return scores
+
+    @torch.no_grad()
+    def values(self, tokens: Tokens) -> Tensor:
+        """The value before each completion token is drawn, (rows, completion)."""
+        with self._active(VALUE):
+            return self.active_values(tokens)
+
+    def active_values(self, tokens: Tokens) -> Tensor:
+        """The same inside of `learning(VALUE)`."""
+        before = self._hidden(tokens)[:, tokens.prompt_width - 1 : -1]
+        values: Tensor = self.value_head(before.float()).squeeze(2) * tokens.mask
+        return values
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights that training moves."""
+        return {name: p.detach().clone() for name, p in self._learned().items()}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        for name, parameter in self._learned().items():
+            parameter.copy_(state[name])
+
+    def _learned(self) -> dict[str, Parameter]:
+        adapters = {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if _belongs_to(name, POLICY) or _belongs_to(name, VALUE)
+        }
+        head = {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        return {**adapters, **head}
+
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """Scores of what each completion token could have been, (rows, completion, vocabulary)."""
+        logits: Tensor = self.model(
+            input_ids=tokens.ids,
+            attention_mask=tokens.attention,
+            position_ids=tokens.positions,
+            use_cache=False,
+            logits_to_keep=tokens.completion_width + 1,
+        ).logits
+        return logits[:, :-1].float()
+
+    def _hidden(self, tokens: Tokens) -> Tensor:
+        """Last hidden states, (rows, tokens, hidden)."""
+        causal = self.model.get_base_model()
+        backbone = getattr(causal, causal.base_model_prefix)
+        hidden: Tensor = backbone(
+            input_ids=tokens.ids,
+            attention_mask=tokens.attention,
+            position_ids=tokens.positions,
+            use_cache=False,
+        ).last_hidden_state
+        return hidden
+
+    @contextmanager
+    def _active(self, name: str) -> Iterator[None]:
+        self.model.set_adapter(name)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(POLICY)
+
+
+def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
+    drawn = tokens.ids[:, tokens.prompt_width :, None]
+    log_probs: Tensor = logits.gather(2, drawn).squeeze(2) - logits.logsumexp(dim=2)
+    return log_probs * tokens.mask
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    log_probs = logits.log_softmax(dim=2)
+    return -(log_probs.exp() * log_probs).sum(dim=2)
+
+
+def _head(model: PeftModel) -> nn.Linear:
+    """A linear map of a hidden state to a number, 0 for all of them."""
+    width = model.get_base_model().config.get_text_config().hidden_size
+    head = nn.Linear(width, 1, device=model.device, dtype=torch.float32)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    return head
+
+
+def _load_scoring_adapter(model: PeftModel, folder: Path, name: str, head: nn.Linear) -> None:
+    """Load a reward run's adapter under a name, and its head, made to give standardised scores.
+
+    Raises `ModelUnusable`.
+    """
+    if tuning_of(folder) not in LOW_RANK:
+        raise ModelUnusable(
+            "The reward model in {folder} was not tuned with LoRA, which PPO needs.", folder=folder
+        )
+    try:
+        scale = json.loads((folder / SCALE_FILE).read_text(encoding="utf-8"))
+        config = LoraConfig.from_pretrained(folder)
+        weights = load_peft_weights(str(folder), device="cpu")
+        found = model.load_adapter(folder, adapter_name=name, torch_device=str(model.device))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelUnusable(
+            "{folder} cannot be loaded: {error}", folder=folder, error=error
+        ) from error
+    heads = [key for key in weights if key.endswith("score.weight")]
+    strangers = [key for key in found.unexpected_keys if not key.endswith("score.weight")]
+    if config.task_type != "SEQ_CLS" or len(heads) != 1:
+        raise ModelUnusable("{folder} holds no reward model: it has no score head.", folder=folder)
+    if found.missing_keys or strangers or weights[heads[0]].shape != head.weight.shape:
+        raise ModelUnusable(
+            "The reward model in {folder} belongs to another base model.", folder=folder
+        )
+    mean, sd = scale["mean"] or 0.0, scale["sd"] or 1.0
+    with torch.no_grad():
+        head.weight.copy_(weights[heads[0]] / sd)
+        head.bias.fill_(-mean / sd)
+
+
+def _parameters_of(model: PeftModel, adapter: str) -> list[Parameter]:
+    return [p for name, p in model.named_parameters() if _belongs_to(name, adapter)]
+
+
+def _belongs_to(name: str, adapter: str) -> bool:
+    return adapter in name.split(".") and "lora_" in name
+
+
+def _set_training(layers: Sequence[Any], is_training: bool) -> None:
+    for layer in layers:
+        layer.training = is_training

@@ -1,0 +1,198 @@
+"""PPO of a LoRA adapter: from a run directory to an adapter and a report.
+
+    python -m training.worker RUN_DIR                                   # spec.json says "ppo"
+    torchrun --nproc_per_node 2 -m training.worker RUN_DIR              # in two processes
+
+It does not judge whether the result is good enough to serve: it measures, and people decide.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from transformers import set_seed
+
+from training.events import EventKind
+from training.loading import context_length
+from training.methods.ppo import PPOOptions
+from training.tuning import Tuning
+from training.worker import data, evaluate, fitting, models
+from training.worker.failures import BadData
+from training.worker.job import Job
+from training.worker.ppo import checkpoints
+from training.worker.ppo.model import SharedBase
+from training.worker.ppo.processes import Processes
+from training.worker.ppo.prompts import Prompt, render
+from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
+from training.worker.ppo.tokens import Tokens
+from training.worker.ppo.trainer import Metrics, PPOTrainer
+
+
+class Pool(NamedTuple):
+    """The prompts that fit, where each stands in the snapshot, and how many did not."""
+
+    prompts: list[Prompt]
+    rows: list[int]
+    too_long: int
+
+
+class Trained(NamedTuple):
+    """How the iterations of this process went; times by the clocks of `time`."""
+
+    metrics: Metrics | None
+    first_step_at: float | None
+    training_s: float
+    iterations: int
+
+
+def train(job: Job) -> Mapping[str, Any]:
+    """Train, measure, and leave the adapter in `adapter.partial`; returns the result's report.
+
+    Of several processes only the first one leaves and returns anything. Raises `WorkerError` for
+    what a person can act on, `Cancelled` when asked to stop.
+    """
+    began = time.monotonic()
+    options = job.spec.options
+    assert isinstance(options, PPOOptions)
+    job.enter_phase("loading")
+    processes = Processes()
+    shared = _load(job, options)
+
+    job.enter_phase("preparing")
+    pool = _read_prompts(job, options, shared)
+    trainer = _build_trainer(job, options, shared, pool, processes)
+    if checkpoint := job.run_dir.newest_checkpoint():
+        trainer.load_state(checkpoints.load(checkpoint))
+    if processes.is_main:
+        _note_trained_rows(job, options, pool)
+
+    job.stop.be_patient()
+    job.enter_phase("training")
+    trained = _iterate(job, options, trainer, processes)
+    if not processes.is_main:
+        return {}
+    shared.trainee.save(job.run_dir.adapter_partial)
+
+    job.enter_phase("evaluating")
+    return {
+        "data": {
+            "train": len(pool.prompts),
+            "too_long": pool.too_long,
+            "seen": options.iterations * options.rollouts,
+        },
+        "training": asdict(trained.metrics) if trained.metrics else {},
+        "steps": trainer.iteration,
+        **_evaluate(job, options, shared),
+        "timing": {
+            "first_step_at": trained.first_step_at,
+            "training_s": trained.training_s,
+            "rollouts_per_s": trained.iterations * options.rollouts / trained.training_s,
+            "total_s": time.monotonic() - began,
+        },
+    }
+
+
+def _load(job: Job, options: PPOOptions) -> SharedBase:
+    set_seed(job.spec.seed)
+    tuning = Tuning(options.tuning)
+    fresh = models.fresh_lora(tuning, r=options.lora_r, alpha=options.lora_alpha)
+    loaded = models.load_adapted(job.spec, tuning, fresh)
+    fitting.warn_of_other_rank(job, options, loaded)
+    assert job.spec.reward_model is not None
+    return SharedBase(
+        loaded.wrapped(),
+        reward_folder=Path(job.spec.reward_model),
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
+
+
+def _read_prompts(job: Job, options: PPOOptions, shared: SharedBase) -> Pool:
+    """The snapshot's prompts that leave room for a response. Raises `BadData`."""
+    rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
+    context = context_length(shared.model)
+    room = None if context is None else max(1, context - options.max_new_tokens)
+    rendered = render([row.prompt for row in rows], shared.trainee.tokenizer, max_tokens=room)
+    fitting_rows = [(p, row.number) for p, row in zip(rendered, rows, strict=True) if p]
+    if not fitting_rows:
+        raise BadData(
+            "None of the {rows} prompts leaves room for a response of {tokens} tokens.",
+            rows=len(rows),
+            tokens=options.max_new_tokens,
+        )
+    too_long = len(rows) - len(fitting_rows)
+    if too_long:
+        job.warn("{too_long} prompts are too long and were left out.", too_long=too_long)
+    return Pool([p for p, _ in fitting_rows], [number for _, number in fitting_rows], too_long)
+
+
+def _build_trainer(
+    job: Job, options: PPOOptions, shared: SharedBase, pool: Pool, processes: Processes
+) -> PPOTrainer:
+    collector = Collector(
+        shared,
+        shared.trainee.tokenizer,
+        RewardAdapter(shared),
+        pool.prompts,
+        processes,
+        job.stop,
+        rollouts=options.rollouts,
+        max_new_tokens=options.max_new_tokens,
+        batch_size=options.micro_batch_size,
+        seed=job.spec.seed,
+    )
+    return PPOTrainer(collector, options, processes=processes, stop=job.stop)
+
+
+def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
+    order = PromptOrder(len(pool.prompts), seed=job.spec.seed)
+    asked = min(options.iterations * options.rollouts, len(pool.prompts))
+    job.run_dir.write_trained_rows([pool.rows[order.at(place)] for place in range(asked)])
+
+
+def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Processes) -> Trained:
+    """Run the iterations that are left; tell and save each one that is to be."""
+    began, first_step_at, first = time.monotonic(), None, trainer.iteration
+    metrics = None
+    while trainer.iteration < options.iterations:
+        metrics = trainer.run_iteration()
+        first_step_at = first_step_at or time.time()
+        step, is_last = trainer.iteration, trainer.iteration == options.iterations
+        job.events.write(
+            EventKind.PROGRESS,
+            step=step,
+            total=options.iterations,
+            epoch=step,
+            first_step=step == first + 1,
+        )
+        job.events.write(EventKind.METRICS, step=step, **asdict(metrics))
+        if processes.is_main and (is_last or step % options.save_steps == 0):
+            checkpoints.save(job.run_dir, step, trainer.state())
+    return Trained(metrics, first_step_at, time.monotonic() - began, trainer.iteration - first)
+
+
+def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
+    """Both policies on the test prompts, in people's words and by the reward model."""
+    answers = evaluate.ask_held_out(job, options, shared.trainee)
+    told = evaluate.tell_answers(job, shared.trainee, answers)
+    if answers is None:
+        return {"reward": None, **told}
+    prompts = [request.token_ids for request in answers.requests]
+    before = _mean_score(shared, prompts, [output.token_ids for output in answers.before], options)
+    after = _mean_score(shared, prompts, [output.token_ids for output in answers.after], options)
+    return {"reward": {"before": before, "after": after}, **told}
+
+
+def _mean_score(
+    shared: SharedBase,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    options: PPOOptions,
+) -> float:
+    tokens = Tokens.padded(prompts, completions, shared.device)
+    batches = tokens.batches(range(len(prompts)), options.micro_batch_size)
+    return fmean(s for rows in batches for s in shared.rewards(tokens.rows(rows)).tolist())
