@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from training.events import EventKind
 from training.generation import FinishReason, Output, Request, generate
 from training.loading import PromptRejected, context_length, render_prompt
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TuningOptions
 from training.worker.data import read_eval_prompts
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee
@@ -116,15 +116,24 @@ def compare_pairs(
     return PairReport(len(pairs), float(wins.mean()), float(margins.mean()), float(losses.mean()))
 
 
-def compare_generations(
+class Answers(NamedTuple):
+    """What both policies answered to the same prompts, with the same seeds, row by row."""
+
+    prompts: Sequence[Mapping[str, Any]]
+    requests: Sequence[Request]
+    before: Sequence[Output]
+    after: Sequence[Output]
+
+
+def answer(
     trainee: Trainee,
     prompts: Sequence[Mapping[str, Any]],
     *,
     max_new_tokens: int,
     seed: int,
     stop: StopRequest,
-) -> GenerationReport | None:
-    """Let both policies answer, by plain sampling: any filter would make the KL estimates wrong."""
+) -> Answers | None:
+    """Let both policies answer, by plain sampling: any filter would make KL estimates wrong."""
     model, tokenizer = trainee.model, trainee.tokenizer
     asked = list(_renderable(tokenizer, prompts, context_length(model), max_new_tokens))
     if not asked:
@@ -137,13 +146,19 @@ def compare_generations(
     with trainee.reference() as frozen:
         before = generate(frozen, tokenizer, requests, stop=stop.signal)
     stop.check()
+    return Answers([prompt for prompt, _ in asked], requests, before, after)
+
+
+def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> GenerationReport:
+    """What has changed from the reference policy to the trained one."""
+    _, requests, before, after = answers
     k1, k3 = _mean_kl(trainee, requests, after, stop)
     samples = [
         {"messages": prompt["messages"], "before": old.text, "after": new.text}
-        for (prompt, _), old, new in zip(asked, before, after, strict=True)
+        for prompt, old, new in zip(answers.prompts, before, after, strict=True)
     ]
     return GenerationReport(
-        prompts=len(asked),
+        prompts=len(requests),
         length_before=fmean(o.token_count for o in before),
         length_after=fmean(o.token_count for o in after),
         ended_before=fmean(o.finish_reason is FinishReason.STOP for o in before),
@@ -174,19 +189,28 @@ def compare_likelihoods(
     return Likelihood(len(rows), tokens, float(-before) / tokens, float(-after) / tokens)
 
 
-def answer_held_out(job: Job, options: TrainerOptions, trainee: Trainee) -> dict[str, Any]:
+def answer_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> dict[str, Any]:
     """Both policies on the run's test prompts: told as events, and for the report."""
-    prompts = read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
-    answered = compare_generations(
+    return tell_answers(job, trainee, ask_held_out(job, options, trainee))
+
+
+def ask_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> Answers | None:
+    """Both policies' answers to the run's test prompts."""
+    return answer(
         trainee,
-        prompts[: options.eval_generations],
+        read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)[: options.eval_generations],
         max_new_tokens=options.sample_tokens,
         seed=job.spec.seed,
         stop=job.stop,
     )
-    for sample in answered.samples if answered else ():
+
+
+def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[str, Any]:
+    """What has changed, told as events and for the report."""
+    compared = compare_answers(trainee, answers, job.stop) if answers else None
+    for sample in compared.samples if compared else ():
         job.events.write(EventKind.SAMPLE, **sample)
-    return {"generations": asdict(answered) if answered else None}
+    return {"generations": asdict(compared) if compared else None}
 
 
 def completion_log_probs(
