@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training import loading
 from training.config import RunSpec
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.tuning import Tuning, tuning_of
 from training.worker.failures import ModelUnusable
 
@@ -113,7 +113,11 @@ class Loaded(NamedTuple):
 
 def load(spec: RunSpec, options: TrainerOptions) -> Loaded:
     """The policy that a run starts from, for its tuning. Raises `ModelUnusable`."""
-    tuning = Tuning(options.tuning)
+    return load_tuned(spec, Tuning(options.tuning), fresh_adapter(options))
+
+
+def load_tuned(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
+    """The same; `fresh` is the adapter where the tuning wants one and the parent has none."""
     tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     if tuning is Tuning.FULL:
         model = _whole(spec)
@@ -121,7 +125,7 @@ def load(spec: RunSpec, options: TrainerOptions) -> Loaded:
         return Loaded(model, tokenizer, tuning, frozen=frozen)
     base = load_base(spec.base_model, tuning)
     if spec.parent_adapter is None:
-        return Loaded(base, tokenizer, tuning, fresh_adapter(options))
+        return Loaded(base, tokenizer, tuning, fresh)
     return Loaded(with_adapter(base, spec.parent_adapter), tokenizer, tuning)
 
 
@@ -153,15 +157,18 @@ def with_adapter(base: PreTrainedModel, folder: str) -> PeftModel:
 
 
 def fresh_adapter(options: TrainerOptions, task_type: str = "CAUSAL_LM") -> PeftConfig:
-    """An adapter that starts as no change at all, or nearly so for virtual tokens.
-
-    LoRA goes on every linear layer but the output head, whatever the architecture calls them.
-    """
+    """An adapter that starts as no change at all, or nearly so for virtual tokens."""
     tuning = Tuning(options.tuning)
     if tuning is Tuning.PREFIX:
         return PrefixTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
     if tuning is Tuning.PROMPT:
         return PromptTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
+    return fresh_lora(options, task_type)
+
+
+def fresh_lora(options: TuningOptions, task_type: str = "CAUSAL_LM") -> LoraConfig:
+    """Low-rank updates of every linear layer but the output head, whatever its name is."""
+    tuning = Tuning(options.tuning)
     return LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
