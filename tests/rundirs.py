@@ -96,11 +96,17 @@ def comparison_rows(count: int = PAIRS) -> list[dict[str, Any]]:
     return rows
 
 
+def prompt_rows(count: int = PAIRS) -> list[dict[str, Any]]:
+    """Prompts alone."""
+    return [{"prompt": row["prompt"]} for row in preference_rows(count)]
+
+
 ROWS: Mapping[LearnsFrom, Callable[[], list[dict[str, Any]]]] = {
     LearnsFrom.PREFERENCES: preference_rows,
     LearnsFrom.COMPARISONS: comparison_rows,
     LearnsFrom.DEMONSTRATIONS: demonstration_rows,
     LearnsFrom.RATINGS: rated_rows,
+    LearnsFrom.PROMPTS: prompt_rows,
 }
 
 
@@ -117,17 +123,21 @@ def make_run_dir(
     method: str = "dpo",
     rows: list[dict[str, Any]] | None = None,
     parent_adapter: Path | None = None,
+    reward_model: Path | None = None,
     **options: Any,
 ) -> RunDir:
-    """A run directory; `options` replace those in `OPTIONS`."""
+    """A run directory; `options` replace those of `OPTIONS` that the method has."""
     chosen = method_named(method)
+    known = {option.name for option in chosen.options.described()}
+    usual = {name: value for name, value in OPTIONS.items() if name in known}
     spec = RunSpec(
         run_id=path.name,
         method=method,
-        options=chosen.options.parsed({**OPTIONS, **options}),
+        options=chosen.options.parsed({**usual, **options}),
         base_model=str(base_model),
         parent_version="pol-000000",
         parent_adapter=str(parent_adapter) if parent_adapter else None,
+        reward_model=str(reward_model) if reward_model else None,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from training.methods.best_of_n import BestOfNOptions
 from training.methods.dpo import DPOOptions
+from training.methods.grpo import GRPOOptions
 from training.methods.kto import KTOOptions
 from training.methods.reward import RewardOptions
+from training.methods.rloo import RLOOOptions
 from training.methods.sft import SFTOptions
 from training.options import MethodOptions, SpecError
 
@@ -52,6 +55,12 @@ class Method(NamedTuple):
     needs_reward_model: bool = False
 
 
+def _from_scores(name: str, label: str, options: type[MethodOptions]) -> Method:
+    """A method that answers prompts and learns from how a reward model scores the answers."""
+    recipe = f"training.worker.{name}"
+    return Method(name, label, options, recipe, LearnsFrom.PROMPTS, needs_reward_model=True)
+
+
 METHODS: Mapping[str, Method] = {
     m.name: m
     for m in (
@@ -66,6 +75,9 @@ METHODS: Mapping[str, Method] = {
             LearnsFrom.COMPARISONS,
             makes=Product.REWARD_MODEL,
         ),
+        _from_scores("rloo", "RLOO", RLOOOptions),
+        _from_scores("grpo", "GRPO", GRPOOptions),
+        _from_scores("best_of_n", "Best of n", BestOfNOptions),
     )
 }
 
