@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from tests.models import build_adapter, build_model
 from tests.rundirs import make_run_dir, preference_rows, prompt_rows, run_here
@@ -18,7 +22,8 @@ from training.events import EventReader
 from training.loading import load_base, load_tokenizer, render_prompt, stop_token_ids
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
-from training.worker.models import with_adapter
+from training.worker.evaluate import kl_estimates, token_log_probs
+from training.worker.models import Trainee, with_adapter
 from training.worker.rewards import Rewarder
 from training.worker.scoring import RewardModel, load_reward_model
 
@@ -160,34 +165,71 @@ def test_reward_and_its_price_are_told_at_every_step(
     assert told[-1]["kl"] != pytest.approx(0, abs=1e-4)
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n"])
-def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
-    tmp_path: Path, start: Start, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[list[int]] = []
+@pytest.fixture
+def overheard(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The token ids that reward models are given to score."""
+    rows: list[list[int]] = []
     score = RewardModel.score
 
-    def overheard(self: RewardModel, rows: Sequence[Sequence[int]]) -> list[float]:
-        read.extend(list(row) for row in rows)
-        return score(self, rows)
+    def listen(self: RewardModel, given: Sequence[Sequence[int]]) -> list[float]:
+        rows.extend(list(row) for row in given)
+        return score(self, given)
 
-    monkeypatch.setattr(RewardModel, "score", overheard)
+    monkeypatch.setattr(RewardModel, "score", listen)
+    return rows
+
+
+def prompt_length(row: Sequence[int], tokenizer: Any) -> int:
+    """Where the completion of one of the tests' prompts begins."""
+    asked = [row["prompt"] for row in prompt_rows()] + TEST_PROMPTS
+    rendered = {tuple(render_prompt(tokenizer, messages)) for messages in asked}
+    (prompt,) = [ids for ids in rendered if tuple(row[: len(ids)]) == ids]
+    return len(prompt)
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n"])
+def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
+    tmp_path: Path, start: Start, method: str, overheard: list[list[int]]
+) -> None:
     small: dict[str, Any] = {"n": 4, "prompts": 6} if method == "best_of_n" else {"iterations": 1}
     ran(prepare(tmp_path / "run", start, method, **small))
 
     tokenizer = load_tokenizer(start.model)
-    (stop_id,) = set(stop_token_ids(tokenizer, load_base(start.model))) - {tokenizer.eos_token_id}
-    asked = [row["prompt"] for row in prompt_rows()] + TEST_PROMPTS
-    prompts = {tuple(render_prompt(tokenizer, messages)) for messages in asked}
-    completions = []
-    for row in read:
-        (prompt,) = [p for p in prompts if tuple(row[: len(p)]) == p]
-        completions.append(row[len(prompt) :])
+    stop_ids = stop_token_ids(tokenizer, load_base(start.model))
+    (stop_id,) = set(stop_ids) - {tokenizer.eos_token_id}
+    completions = [row[prompt_length(row, tokenizer) :] for row in overheard]
     ended = [ids for ids in completions if ids[-1] == stop_id]
     assert len(ended) > len(completions) / 2
     assert all(stop_id not in ids[:-1] for ids in completions)
     assert all(0 < len(ids) <= 20 for ids in completions)
     assert not any(tokenizer.pad_token_id in ids for ids in completions)
+
+
+@pytest.mark.parametrize(("method", "estimator"), [("rloo", 0), ("grpo", 1)])
+def test_the_kl_is_that_of_whole_responses(
+    tmp_path: Path, start: Start, method: str, estimator: int, overheard: list[list[int]]
+) -> None:
+    """RLOO is told k1, GRPO k3: of the second step's responses, by the policy after the first."""
+    run_dir = prepare(tmp_path / "run", start, method, iterations=2, batch_size=32, save_steps=1)
+    ran(run_dir)
+
+    tokenizer = load_tokenizer(start.model)
+    policy = with_adapter(load_base(start.model), str(run_dir.checkpoints / "checkpoint-1"))
+    trainee = Trainee(policy, tokenizer, Tuning.LORA)
+    distances = [
+        distance(trainee, row, prompt_length(row, tokenizer))[estimator] for row in overheard[32:64]
+    ]
+    assert metrics(run_dir)[1]["kl"] == pytest.approx(fmean(distances), rel=1e-3)
+
+
+@torch.no_grad()
+def distance(trainee: Trainee, row: Sequence[int], start: int) -> list[float]:
+    """KL of a completion to the reference, in nats, estimated by k1 and by k3."""
+    ids = torch.tensor([list(row)])
+    policy = token_log_probs(trainee.model, ids, torch.ones_like(ids))[:, start - 1 :]
+    with trainee.reference() as model:
+        reference = token_log_probs(model, ids, torch.ones_like(ids))[:, start - 1 :]
+    return [float(k) for k in kl_estimates(policy, reference, torch.ones_like(policy))]
 
 
 def test_a_response_without_an_end_is_punished(start: Start) -> None:
@@ -223,6 +265,42 @@ def test_a_run_that_goes_on_from_a_checkpoint_does_what_it_would_have_done(
     resumed = metrics(run_dir)[len(straight) :]
     assert [m["step"] for m in resumed] == [3, 4]
     assert resumed == straight[2:]
+
+
+@pytest.mark.parametrize("method", ["rloo", "best_of_n"])
+def test_a_run_that_is_cancelled_keeps_what_it_has_to_go_on_from(
+    tmp_path: Path, start: Start, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = RewardModel.score
+    calls = iter(range(100))
+
+    def interrupted(self: RewardModel, rows: Sequence[Sequence[int]]) -> list[float]:
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, rows)
+
+    monkeypatch.setattr(RewardModel, "score", interrupted)
+    run_dir = prepare(tmp_path / "run", start, method, eval_generations=0)
+    assert run_here(run_dir).state is Outcome.CANCELLED
+    if method == "rloo":
+        checkpoint = run_dir.newest_checkpoint()
+        assert checkpoint is not None
+        assert checkpoint.name == "checkpoint-2"
+    else:
+        assert len(run_dir.completions_path.read_bytes().splitlines()) == 16
+
+    run_dir.forget_end()
+    ran(run_dir)
+
+
+def test_a_reward_model_without_numbers_ends_the_run(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RewardModel, "score", lambda _, rows: [math.nan] * len(rows))
+    failure = run_here(prepare(tmp_path / "run", start, "grpo")).failure
+    assert failure
+    assert failure.name == "model_load"
+    assert "no number" in failure.message
 
 
 @pytest.mark.parametrize("method", ONLINE)

@@ -6,6 +6,7 @@ token that ends a turn, which is where a reward model reads its score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from training.loading import stop_token_ids
 from training.methods.trainer_options import TuningOptions
 from training.worker import evaluate, scoring
+from training.worker.failures import ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
 from training.worker.scoring import RewardModel
@@ -44,10 +46,12 @@ class Rewarder:
     ) -> Rewarded:
         """One of each a row, from the token ids of prompts and of completions, stop token included.
 
-        A completion that ended by itself has a stop token last.
+        A completion that ended by itself has a stop token last. Raises `ModelUnusable`.
         """
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
         scores = self._model.score(rows)
+        if not all(map(math.isfinite, scores)):
+            raise ModelUnusable("The reward model's score of a response is no number.")
         ended = [completion[-1] in self._stop_ids for completion in completions]
         penalties = (0.0 if has_ended else self._penalty for has_ended in ended)
         return Rewarded(scores, ended, [s - p for s, p in zip(scores, penalties, strict=True)])
