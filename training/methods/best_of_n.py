@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from training.methods.online_options import max_new_tokens_option, missing_eos_penalty_option
 from training.methods.trainer_options import TrainerOptions
@@ -15,7 +15,7 @@ class BestOfNOptions(TrainerOptions):
     """Rejection sampling (Touvron et al. 2023): learns the best-scored of its own responses."""
 
     n: int = option(
-        16,
+        8,
         minimum=2,
         maximum=64,
         is_main=True,
@@ -32,7 +32,7 @@ class BestOfNOptions(TrainerOptions):
         help="How many prompts are answered, drawn at random where there are more.",
     )
     keep: float = option(
-        1.0,
+        0.5,
         minimum=0.01,
         maximum=1.0,
         is_main=True,
@@ -42,5 +42,10 @@ class BestOfNOptions(TrainerOptions):
     missing_eos_penalty: float = missing_eos_penalty_option()
     max_new_tokens: int = max_new_tokens_option()
 
-    RATE_FACTOR: ClassVar[float] = 0.5
-    EPOCHS: ClassVar[tuple[int, int, int]] = (3, 2, 1)
+    EPOCHS: ClassVar[tuple[int, int, int]] = (5, 4, 2)
+
+    @classmethod
+    def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:
+        """By the number of responses that are kept of those to so many prompts."""
+        kept = round(cls.keep * min(rows, cls.prompts))
+        return super().preset(kept, parameters=parameters, tuning=tuning)

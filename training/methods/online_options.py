@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
 from training.options import SpecError, option
-from training.tuning import Tuning, rounded, suggested_learning_rate
+from training.tuning import Tuning, suggested_learning_rate
 
 
 def max_new_tokens_option() -> int:
@@ -44,7 +44,7 @@ class OnlineOptions(TuningOptions):
 
     tuning: str = tuning_option((*LOW_RANK_TUNINGS, Tuning.FULL.value))
     iterations: int = option(
-        60,
+        40,
         minimum=1,
         maximum=100000,
         is_main=True,
@@ -109,8 +109,6 @@ class OnlineOptions(TuningOptions):
         help="Iterations between checkpoints, from which an interrupted run resumes.",
     )
 
-    RATE_FACTOR: ClassVar[float] = 1.0  # of this method's step size to DPO's
-
     @property
     def responses(self) -> int:
         """Responses per iteration."""
@@ -119,8 +117,7 @@ class OnlineOptions(TuningOptions):
     @classmethod
     def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:  # noqa: ARG003
         """Defaults for a model of this size; an iteration asks for as many prompts as it needs."""
-        rate = cls.RATE_FACTOR * suggested_learning_rate(parameters, tuning)
-        return cls(learning_rate=rounded(rate), tuning=tuning)
+        return cls(learning_rate=suggested_learning_rate(parameters, tuning), tuning=tuning)
 
     def check_together(self) -> None:
         super().check_together()
