@@ -205,19 +205,42 @@ def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
     assert not any(tokenizer.pad_token_id in ids for ids in completions)
 
 
-@pytest.mark.parametrize(("method", "estimator"), [("rloo", 0), ("grpo", 1)])
+@pytest.fixture(scope="module")
+def absolute(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """A model that counts positions from the first column, padding or not."""
+    folder = tmp_path_factory.mktemp("absolute")
+    model = build_model(folder / "model", "gpt2")
+    reward = make_run_dir(folder / "reward", model, method="reward", epochs=1, eval_generations=0)
+    ran(reward)
+    return Start(model, reward.adapter)
+
+
+@pytest.mark.parametrize(
+    ("method", "estimator", "fixture"),
+    [("rloo", 0, "start"), ("grpo", 1, "start"), ("rloo", 0, "absolute"), ("grpo", 1, "absolute")],
+)
 def test_the_kl_is_that_of_whole_responses(
-    tmp_path: Path, start: Start, method: str, estimator: int, overheard: list[list[int]]
+    tmp_path: Path,
+    method: str,
+    estimator: int,
+    fixture: str,
+    overheard: list[list[int]],
+    request: pytest.FixtureRequest,
 ) -> None:
     """RLOO is told k1, GRPO k3: of the second step's responses, by the policy after the first."""
+    start: Start = request.getfixturevalue(fixture)
+    overheard.clear()
     run_dir = prepare(tmp_path / "run", start, method, iterations=2, batch_size=32, save_steps=1)
     ran(run_dir)
 
     tokenizer = load_tokenizer(start.model)
     policy = with_adapter(load_base(start.model), str(run_dir.checkpoints / "checkpoint-1"))
-    trainee = Trainee(policy, tokenizer, Tuning.LORA)
+    trainee = Trainee(policy.eval(), tokenizer, Tuning.LORA)
+    starts = [prompt_length(row, tokenizer) for row in overheard[32:64]]
+    assert len(set(starts)) > 1
     distances = [
-        distance(trainee, row, prompt_length(row, tokenizer))[estimator] for row in overheard[32:64]
+        distance(trainee, row, at)[estimator]
+        for row, at in zip(overheard[32:64], starts, strict=True)
     ]
     assert metrics(run_dir)[1]["kl"] == pytest.approx(fmean(distances), rel=1e-3)
 

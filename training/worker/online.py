@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from statistics import fmean
 from typing import Any
 
@@ -34,6 +35,10 @@ class OnlineTrainer:
         self._options = options
         self._mean_length = 0.0
         super().__init__(**arguments)
+        this: Any = self
+        for model in (this.model, this.ref_model):
+            if model is not None:
+                model.register_forward_pre_hook(_count_no_padding, with_kwargs=True)
 
     def draw(self, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
         """A response to each prompt by the policy as it is now. Raises `Cancelled`."""
@@ -81,6 +86,20 @@ class OnlineTrainer:
     def _seed(self, step: int, number: int) -> int:
         name = f"response {self._job.spec.seed} {step} {number}"
         return random.Random(name).getrandbits(32)
+
+
+def _count_no_padding(
+    model: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positions within each row, when TRL asks for log-probabilities.
+
+    It pads on the left and leaves it to the model, and one with absolute positions counts padding.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if named.get("fused_lm_head") and "position_ids" in signature(base.forward).parameters:
+        positions = named["attention_mask"].cumsum(dim=1) - 1
+        named["position_ids"] = positions.clamp(min=0)
+    return arguments, named
 
 
 class RewardFunction:
