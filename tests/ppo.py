@@ -96,9 +96,9 @@ def share_base(
 ) -> SharedBase:
     """A policy to train on a base: a fresh one, or a parent's with a frozen copy of it."""
     torch.manual_seed(0)
-    lora = models.fresh_lora(Tuning.LORA, r=rank, alpha=alpha)
+    lora = models.fresh_lora(PPOOptions(lora_r=rank, lora_alpha=alpha))
     spec = RunSpec("r", "ppo", PPOOptions(), str(base), "p", str(parent) if parent else None)
-    loaded = models.load_adapted(spec, Tuning.LORA, lora)
+    loaded = models.load_tuned(spec, Tuning.LORA, lora)
     return SharedBase(
         loaded.wrapped(), reward_folder=reward, gradient_checkpointing=gradient_checkpointing
     )

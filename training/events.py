@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 class EventKind(StrEnum):
     """What an event tells.
 
-    PHASE     `name`: loading, preparing, training, evaluating
-    PROGRESS  `step` of `total` optimiser steps; `first_step` marks the first of this process
+    PHASE     `name`: loading, preparing, generating, training, evaluating
+    PROGRESS  `step` of `total` of the phase, optimiser steps while training; `first_step` marks the
+              first of this process
     METRICS   `step` and numbers measured there, or `held_out_*` numbers
     SAMPLE    a prompt with the responses of the old and the new policy
     WARNING   `message`: something that a person should know and that did not stop the run

@@ -29,6 +29,8 @@ NAMES |= {"LoRA alpha", "JSON Lines", "Parquet", "beta × KL"}
 NAMES |= {"sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero"}
 # And so are tunings.
 NAMES |= {"lora", "dora", "rslora", "qlora"}
+# Methods on a reward model, and choices of GRPO, which TRL calls so.
+NAMES |= {"RLOO", "GRPO", "dapo", "dr_grpo", "grpo", "group", "batch"}
 # Whole English phrases as values, which a Chinese sentence does without.
 PHRASES = {"doing", "to", "whose", "what", "chosen"}
 UI = Path(shell.__file__).parent

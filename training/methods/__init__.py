@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from training.methods.best_of_n import BestOfNOptions
 from training.methods.dpo import DPOOptions
+from training.methods.grpo import GRPOOptions
 from training.methods.kto import KTOOptions
 from training.methods.ppo import PPOOptions
 from training.methods.reward import RewardOptions
+from training.methods.rloo import RLOOOptions
 from training.methods.sft import SFTOptions
 from training.options import MethodOptions, SpecError
 
@@ -53,6 +56,12 @@ class Method(NamedTuple):
     needs_reward_model: bool = False
 
 
+def _from_scores(name: str, label: str, options: type[MethodOptions]) -> Method:
+    """A method that answers prompts and learns from how a reward model scores the answers."""
+    recipe = f"training.worker.{name}"
+    return Method(name, label, options, recipe, LearnsFrom.PROMPTS, needs_reward_model=True)
+
+
 METHODS: Mapping[str, Method] = {
     m.name: m
     for m in (
@@ -75,6 +84,9 @@ METHODS: Mapping[str, Method] = {
             LearnsFrom.PROMPTS,
             needs_reward_model=True,
         ),
+        _from_scores("rloo", "RLOO", RLOOOptions),
+        _from_scores("grpo", "GRPO", GRPOOptions),
+        _from_scores("best_of_n", "Best of n", BestOfNOptions),
     )
 }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from training.methods.trainer_options import LOW_RANK_TUNINGS, check_tuning, tuning_option
-from training.options import MethodOptions, SpecError, option
+from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
+from training.options import SpecError, option
 from training.tuning import suggested_learning_rate
 
 
 @dataclass(frozen=True)
-class PPOOptions(MethodOptions):
+class PPOOptions(TuningOptions):
     """Proximal Policy Optimisation (Schulman et al. 2017): learns from a reward model's scores."""
 
     learning_rate: float = option(
@@ -150,52 +150,12 @@ class PPOOptions(MethodOptions):
         label="Response length",
         help="Longest response, in tokens, while training.",
     )
-    max_grad_norm: float = option(
-        1.0,
-        minimum=0.01,
-        maximum=100.0,
-        label="Gradient clip",
-        help="Longest gradient that one step may follow.",
-    )
-    lora_r: int = option(
-        16,
-        minimum=1,
-        maximum=256,
-        label="LoRA rank",
-        help="Size of a fresh adapter; a run that continues from an adapter keeps that one's rank.",
-    )
-    lora_alpha: int = option(
-        32,
-        minimum=1,
-        maximum=1024,
-        label="LoRA alpha",
-        help="Scale of a fresh adapter; twice the rank is usual.",
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        label="Gradient checkpointing",
-        help="Saves memory on large models; each step takes about a third longer.",
-    )
     save_steps: int = option(
         5,
         minimum=1,
         maximum=100000,
         label="Checkpoint every",
         help="Iterations between checkpoints, from which an interrupted run resumes.",
-    )
-    eval_generations: int = option(
-        48,
-        minimum=0,
-        maximum=1000,
-        label="Test prompts",
-        help="Held-out prompts answered by the old and the new policy after training.",
-    )
-    sample_tokens: int = option(
-        128,
-        minimum=1,
-        maximum=4096,
-        label="Test response length",
-        help="Longest response, in tokens, to a test prompt.",
     )
 
     SMALL: ClassVar[int] = 100_000_000
@@ -215,7 +175,7 @@ class PPOOptions(MethodOptions):
         return chosen
 
     def check_together(self) -> None:
-        check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
+        super().check_together()
         if self.minibatch_size > self.rollouts:
             raise SpecError(
                 "minibatch_size",

@@ -1,4 +1,4 @@
-"""Options that every method on a trainer of rows shares."""
+"""Options that methods share."""
 
 from __future__ import annotations
 
@@ -46,10 +46,60 @@ def learning_rate_option(default: float = 5e-4) -> float:
 
 
 @dataclass(frozen=True)
-class TrainerOptions(MethodOptions):
-    """Base of the methods that see rows of data, epoch by epoch."""
+class TuningOptions(MethodOptions):
+    """Base of all methods: what is tuned and how fast, and how the result is shown."""
 
     learning_rate: float = learning_rate_option()
+    tuning: str = tuning_option()
+    lora_r: int = option(
+        16,
+        minimum=1,
+        maximum=256,
+        label="LoRA rank",
+        help="Size of a fresh adapter; a run that continues from an adapter keeps that one's rank.",
+    )
+    lora_alpha: int = option(
+        32,
+        minimum=1,
+        maximum=1024,
+        label="LoRA alpha",
+        help="Scale of a fresh adapter; twice the rank is usual.",
+    )
+    max_grad_norm: float = option(
+        1.0,
+        minimum=0.01,
+        maximum=100.0,
+        label="Gradient clip",
+        help="Longest gradient that one step may follow.",
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        label="Gradient checkpointing",
+        help="Saves memory on large models; each step takes about a third longer.",
+    )
+    eval_generations: int = option(
+        48,
+        minimum=0,
+        maximum=1000,
+        label="Test prompts",
+        help="Held-out prompts answered by the old and the new policy after training.",
+    )
+    sample_tokens: int = option(
+        128,
+        minimum=1,
+        maximum=4096,
+        label="Test response length",
+        help="Longest response, in tokens, to a test prompt.",
+    )
+
+    def check_together(self) -> None:
+        check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
+
+
+@dataclass(frozen=True)
+class TrainerOptions(TuningOptions):
+    """Base of the methods that see rows of data, epoch by epoch."""
+
     epochs: int = option(
         3,
         minimum=1,
@@ -59,7 +109,6 @@ class TrainerOptions(MethodOptions):
         help="How often every row is seen. A large set needs fewer; watch the held-out loss for "
         "memorising.",
     )
-    tuning: str = tuning_option()
     batch_size: int = option(
         16,
         minimum=1,
@@ -112,20 +161,6 @@ class TrainerOptions(MethodOptions):
         help="Stop after this many measurements without a better held-out loss, and keep the best; "
         "0 trains to the end.",
     )
-    lora_r: int = option(
-        16,
-        minimum=1,
-        maximum=256,
-        label="LoRA rank",
-        help="Size of a fresh adapter; a run that continues from an adapter keeps that one's rank.",
-    )
-    lora_alpha: int = option(
-        32,
-        minimum=1,
-        maximum=1024,
-        label="LoRA alpha",
-        help="Scale of a fresh adapter; twice the rank is usual.",
-    )
     virtual_tokens: int = option(
         20,
         minimum=1,
@@ -140,38 +175,12 @@ class TrainerOptions(MethodOptions):
         label="Weight decay",
         help="Shrinks what is trained at every step.",
     )
-    max_grad_norm: float = option(
-        1.0,
-        minimum=0.01,
-        maximum=100.0,
-        label="Gradient clip",
-        help="Longest gradient that one step may follow.",
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        label="Gradient checkpointing",
-        help="Saves memory on large models; each step takes about a third longer.",
-    )
     save_steps: int = option(
         50,
         minimum=1,
         maximum=100000,
         label="Checkpoint every",
         help="Optimiser steps between checkpoints, from which an interrupted run resumes.",
-    )
-    eval_generations: int = option(
-        48,
-        minimum=0,
-        maximum=1000,
-        label="Test prompts",
-        help="Held-out prompts answered by the old and the new policy after training.",
-    )
-    sample_tokens: int = option(
-        128,
-        minimum=1,
-        maximum=4096,
-        label="Test response length",
-        help="Longest response, in tokens, to a test prompt.",
     )
 
     SMALL: ClassVar[int] = 200
@@ -193,7 +202,7 @@ class TrainerOptions(MethodOptions):
         return cls(learning_rate=rounded(1.25 * rate), epochs=large, batch_size=32, tuning=tuning)
 
     def check_together(self) -> None:
-        check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
+        super().check_together()
         if self.patience and not (self.evaluations and self.eval_share):
             raise SpecError(
                 "patience",

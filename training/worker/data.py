@@ -155,6 +155,15 @@ def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, seed
     return order
 
 
+def shuffled_passes(count: int, length: int, *, seed: int) -> list[int]:
+    """`length` places out of `count`: whole passes, each shuffled anew, and the start of one."""
+    rng = random.Random(seed)
+    order: list[int] = []
+    while len(order) < length:
+        order += rng.sample(range(count), count)
+    return order[:length]
+
+
 def _row(path: Path, number: int, values: Mapping[str, Any], columns: Columns) -> Row:
     where = f"{path.name}, row {number + 1}"
     for column in columns.messages:

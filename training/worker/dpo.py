@@ -46,7 +46,9 @@ def train(job: Job) -> Mapping[str, Any]:
     trainer = _build_trainer(job, options, loaded, split, known)
     trainee = loaded.trainee(trainer.model)
     counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
-    fitted = fitting.fit(job, options, trainer, trainee, counts, on_checkpoint=known.save)
+    fitted = fitting.fit(
+        job, trainer, trainee, counts, epochs=options.epochs, on_checkpoint=known.save
+    )
 
     job.enter_phase("evaluating")
     return {

@@ -19,8 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from training.events import EventKind
 from training.generation import FinishReason, Output, Request, generate
 from training.loading import PromptRejected, context_length, render_prompt
-from training.methods.ppo import PPOOptions
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TuningOptions
 from training.worker.data import read_eval_prompts
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee
@@ -190,14 +189,12 @@ def compare_likelihoods(
     return Likelihood(len(rows), tokens, float(-before) / tokens, float(-after) / tokens)
 
 
-def answer_held_out(job: Job, options: TrainerOptions, trainee: Trainee) -> dict[str, Any]:
+def answer_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> dict[str, Any]:
     """Both policies on the run's test prompts: told as events, and for the report."""
     return tell_answers(job, trainee, ask_held_out(job, options, trainee))
 
 
-def ask_held_out(
-    job: Job, options: TrainerOptions | PPOOptions, trainee: Trainee
-) -> Answers | None:
+def ask_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> Answers | None:
     """Both policies' answers to the run's test prompts."""
     return answer(
         trainee,

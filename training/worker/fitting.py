@@ -13,8 +13,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from training.loading import context_length
-from training.methods.ppo import PPOOptions
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.tuning import LOW_RANK
 from training.worker import data, models
 from training.worker.failures import BadData, Diverged, ModelUnusable
@@ -60,26 +59,33 @@ def read_split(
 
 def trainer_arguments(job: Job, options: TrainerOptions) -> dict[str, Any]:
     """Arguments that the configurations of all of TRL's trainers of rows take."""
-    on_gpu = torch.cuda.is_available()
     return {
-        "output_dir": str(job.run_dir.checkpoints),
-        "learning_rate": options.learning_rate,
+        **shared_arguments(job, options),
         "weight_decay": options.weight_decay,
-        "max_grad_norm": options.max_grad_norm,
         "max_length": None,
         "per_device_train_batch_size": options.batch_size,
         "per_device_eval_batch_size": EVAL_BATCH,
         "gradient_accumulation_steps": options.gradient_accumulation,
+        "train_sampling_strategy": "sequential",
+        "save_steps": options.save_steps,
+    }
+
+
+def shared_arguments(job: Job, options: TuningOptions) -> dict[str, Any]:
+    """Arguments that the configurations of all of TRL's trainers take."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(job.run_dir.checkpoints),
+        "learning_rate": options.learning_rate,
+        "max_grad_norm": options.max_grad_norm,
         "gradient_checkpointing": options.gradient_checkpointing,
         # All epochs are laid out in one, in an order of our own: see data.training_order.
         "num_train_epochs": 1,
-        "train_sampling_strategy": "sequential",
         "seed": job.spec.seed,
         "use_cpu": not on_gpu,
         "bf16": on_gpu,
         "dataloader_pin_memory": on_gpu,
         "save_strategy": "steps",
-        "save_steps": options.save_steps,
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -132,19 +138,20 @@ def lay_out(
 
 def fit(
     job: Job,
-    options: TrainerOptions,
     trainer: Any,
     trainee: Trainee,
     counts: Mapping[str, int],
     *,
+    epochs: float,
     on_checkpoint: Callable[[Path], None] = lambda _: None,
 ) -> Fitted:
     """Train, from the newest checkpoint if there is one, and leave what was learned on disk.
 
-    Raises `Diverged`, `ModelUnusable` when nothing was learned, `Cancelled`.
+    `counts` go into the report, `epochs` is how often the data are seen. Raises `Diverged`,
+    `ModelUnusable` when nothing was learned, `Cancelled`.
     """
     checkpoint = job.run_dir.newest_checkpoint()
-    reporter = Reporter(job, epochs=options.epochs, on_checkpoint=on_checkpoint)
+    reporter = Reporter(job, epochs=epochs, on_checkpoint=on_checkpoint)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(reporter)
     norm_before = trainee.norm()
@@ -170,7 +177,7 @@ def fit(
     )
 
 
-def warn_of_other_rank(job: Job, options: TrainerOptions | PPOOptions, loaded: Loaded) -> None:
+def warn_of_other_rank(job: Job, options: TuningOptions, loaded: Loaded) -> None:
     """A run that continues from an adapter keeps that one's shape, whatever the options say."""
     if loaded.fresh_adapter is not None or loaded.tuning not in LOW_RANK:
         return

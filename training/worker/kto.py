@@ -41,7 +41,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainee = loaded.trainee(trainer.model)
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
     trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
-    fitted = fitting.fit(job, options, trainer, trainee, counts)
+    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
     job.enter_phase("evaluating")
     return {

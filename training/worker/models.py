@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training import loading
 from training.config import RunSpec
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.tuning import Tuning, tuning_of
 from training.worker.failures import ModelUnusable
 
@@ -119,18 +119,16 @@ class Loaded(NamedTuple):
 
 def load(spec: RunSpec, options: TrainerOptions) -> Loaded:
     """The policy that a run starts from, for its tuning. Raises `ModelUnusable`."""
-    tuning = Tuning(options.tuning)
+    return load_tuned(spec, Tuning(options.tuning), fresh_adapter(options))
+
+
+def load_tuned(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
+    """The same; `fresh` is the adapter where the tuning wants one and the parent has none."""
+    tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     if tuning is Tuning.FULL:
-        tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
         model = _whole(spec)
         frozen = copy.deepcopy(model).requires_grad_(False)
         return Loaded(model, tokenizer, tuning, frozen=frozen)
-    return load_adapted(spec, tuning, fresh_adapter(options))
-
-
-def load_adapted(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
-    """The base with the parent's adapter, or to be wrapped with a fresh one."""
-    tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     base = load_base(spec.base_model, tuning)
     if spec.parent_adapter is None:
         return Loaded(base, tokenizer, tuning, fresh)
@@ -171,14 +169,15 @@ def fresh_adapter(options: TrainerOptions, task_type: str = "CAUSAL_LM") -> Peft
         return PrefixTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
     if tuning is Tuning.PROMPT:
         return PromptTuningConfig(num_virtual_tokens=options.virtual_tokens, task_type=task_type)
-    return fresh_lora(tuning, r=options.lora_r, alpha=options.lora_alpha, task_type=task_type)
+    return fresh_lora(options, task_type)
 
 
-def fresh_lora(tuning: Tuning, *, r: int, alpha: int, task_type: str = "CAUSAL_LM") -> LoraConfig:
+def fresh_lora(options: TuningOptions, task_type: str = "CAUSAL_LM") -> LoraConfig:
     """Low-rank updates of every linear layer but the output head, whatever its name is."""
+    tuning = Tuning(options.tuning)
     return LoraConfig(
-        r=r,
-        lora_alpha=alpha,
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
         use_dora=tuning is Tuning.DORA,

@@ -21,6 +21,13 @@ METRIC_NAMES = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "entropy": "entropy",
+    "score": "score",
+    "ended": "ended",
+    "kl": "kl",
+    "kl_penalty": "kl_penalty",
+    "objective": "objective",
+    "completions/mean_length": "length",
+    "clip_ratio/region_mean": "clip_fraction",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
     "rewards/chosen": "reward_chosen",
@@ -36,7 +43,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
     """
 
     def __init__(
-        self, job: Job, *, epochs: int, on_checkpoint: Callable[[Path], None] = lambda _: None
+        self, job: Job, *, epochs: float, on_checkpoint: Callable[[Path], None] = lambda _: None
     ) -> None:
         self._job = job
         self._epochs = epochs

@@ -56,7 +56,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainee = loaded.trainee(trainer.model)
     sources = [[row.number for row in rows] for rows in _by_comparison(split.train)]
     counts = fitting.lay_out(trainer, options, job, sources, group_lengths)
-    fitted = fitting.fit(job, options, trainer, trainee, counts)
+    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
     job.enter_phase("evaluating")
     ranked = _rank(trainer, options)

@@ -6,16 +6,17 @@ python -m training.worker RUN_DIR        # spec.json says method "sft"
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
+from training.methods.trainer_options import TrainerOptions
 from training.worker import data, evaluate, fitting, models
-from training.worker.encoding import Encoder
+from training.worker.encoding import Encoded, Encoder
 from training.worker.job import Job
 
 IGNORED = -100  # what the loss passes over, by torch's convention
@@ -35,21 +36,44 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
-    trainer = _build_trainer(job, options, loaded, split)
+    taught = teach(job, options, loaded, _lessons(loaded, split))
+    return {**taught.report(began), **evaluate.answer_held_out(job, options, taught.trainee)}
+
+
+class Lessons(NamedTuple):
+    """Completions to imitate, others to measure on, and the rows of the snapshot behind each."""
+
+    train: list[Encoded]
+    held_out: list[Encoded]
+    sources: list[list[int]]
+
+
+class Taught(NamedTuple):
+    """A policy that has learned its lessons, and how likely it finds those that it has not seen."""
+
+    trainee: models.Trainee
+    fitted: fitting.Fitted
+    likelihood: evaluate.Likelihood | None
+
+    def report(self, began: float) -> dict[str, Any]:
+        """For the run's result; `began` is when its recipe did, by the monotonic clock."""
+        likelihood = self.likelihood._asdict() if self.likelihood else None
+        return {**self.fitted.report(began), "likelihood": likelihood}
+
+
+def teach(job: Job, options: TrainerOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
+    """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
+    trainer = _build_trainer(job, options, loaded, lessons)
     trainee = loaded.trainee(trainer.model)
-    counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
-    fitted = fitting.fit(job, options, trainer, trainee, counts)
+    counts = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
+    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
     job.enter_phase("evaluating")
     held_out = list(trainer.eval_dataset) if trainer.eval_dataset is not None else []
     likelihood = evaluate.compare_likelihoods(trainee, [_scored(row) for row in held_out], job.stop)
     if likelihood:
         job.events.write(EventKind.METRICS, step=fitted.steps, held_out_loss=likelihood.loss_after)
-    return {
-        **fitted.report(began),
-        "likelihood": likelihood._asdict() if likelihood else None,
-        **evaluate.answer_held_out(job, options, trainee),
-    }
+    return Taught(trainee, fitted, likelihood)
 
 
 def row_lengths(tokenized: Dataset) -> list[int]:
@@ -68,23 +92,30 @@ def _is_learned(row: data.Row, options: SFTOptions) -> bool:
     return options.learn_from == LearnFrom.ALL or row.values["kind"] == "demonstration"
 
 
-def _build_trainer(
-    job: Job, options: SFTOptions, loaded: models.Loaded, split: data.Split
-) -> QuietSFTTrainer:
+def _lessons(loaded: models.Loaded, split: data.Split) -> Lessons:
     encoder = Encoder(loaded.tokenizer, loaded.model)
+    train, held_out = (
+        [encoder.encode(row.prompt, row.values["completion"]) for row in rows]
+        for rows in (split.train, split.held_out)
+    )
+    return Lessons(train, held_out, split.sources)
+
+
+def _build_trainer(
+    job: Job, options: TrainerOptions, loaded: models.Loaded, lessons: Lessons
+) -> QuietSFTTrainer:
     return QuietSFTTrainer(
         model=loaded.model,
         args=SFTConfig(**fitting.trainer_arguments(job, options)),
-        train_dataset=_encode(encoder, split.train),
-        eval_dataset=_encode(encoder, split.held_out) if split.held_out else None,
+        train_dataset=_to_dataset(lessons.train),
+        eval_dataset=_to_dataset(lessons.held_out) if lessons.held_out else None,
         processing_class=loaded.tokenizer,
         peft_config=loaded.fresh_adapter,
     )
 
 
-def _encode(encoder: Encoder, rows: list[data.Row]) -> Dataset:
+def _to_dataset(encoded: Sequence[Encoded]) -> Dataset:
     """Token ids, and the same as labels where the assistant speaks."""
-    encoded = [encoder.encode(row.prompt, row.values["completion"]) for row in rows]
     labels = [[IGNORED] * len(e.prompt_ids) + e.completion_ids for e in encoded]
     return Dataset.from_dict({"input_ids": [e.ids for e in encoded], "labels": labels})
 

@@ -100,8 +100,7 @@ def train(job: Job) -> Mapping[str, Any]:
 def _load(job: Job, options: PPOOptions) -> SharedBase:
     set_seed(job.spec.seed)
     tuning = Tuning(options.tuning)
-    fresh = models.fresh_lora(tuning, r=options.lora_r, alpha=options.lora_alpha)
-    loaded = models.load_adapted(job.spec, tuning, fresh)
+    loaded = models.load_tuned(job.spec, tuning, models.fresh_lora(options))
     fitting.warn_of_other_rank(job, options, loaded)
     assert job.spec.reward_model is not None
     return SharedBase(
