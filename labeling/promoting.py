@@ -11,7 +11,7 @@ from typing import NamedTuple
 from labeling.access import Actor, require_lead
 from labeling.assignment import Assignment
 from labeling.candidates import Candidates
-from labeling.standings import WinRate, win_rate
+from training.proportions import WinRate, win_rate
 from store import comparisons, policies
 from store.db import Store
 from store.errors import BadInput, Conflict

@@ -13,7 +13,7 @@ from labeling.assignment import Assignment
 from labeling.candidates import Candidates
 from labeling.project import Project
 from labeling.promoting import Promoting
-from labeling.standings import WinRate
+from training.proportions import WinRate
 from store import policies
 from store.db import Store
 from store.errors import BadInput, Conflict, NotAllowed

@@ -15,7 +15,7 @@ from labeling import i18n
 from labeling.exchange import ImportWork, WorkState
 from labeling.launching import RunView
 from labeling.promoting import Duel, VersionRow
-from labeling.standings import win_rate
+from training.proportions import win_rate
 from labeling.ui import export, html, policies, project, prompts, run_view, train
 from labeling.ui.html import Html, Line, el
 from store.errors import BadInput, BadRow
