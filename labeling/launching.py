@@ -31,6 +31,12 @@ class Start(StrEnum):
     BASE = "base"
 
 
+def made_reward_model(run: Run) -> bool:
+    """Whether a run left a reward model."""
+    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
+    return is_one and run.state is RunState.SUCCEEDED
+
+
 @dataclass(frozen=True)
 class RunView:
     """A run with all that a page shows of it. `policy` is what it produced, if it did."""
@@ -99,7 +105,7 @@ class Launching:
     def reward_runs(self, actor: Actor) -> list[Run]:
         """The runs that made a reward model, newest first."""
         require_lead(actor, "see runs")
-        return [run for run in runs.list_all(self._store) if _made_reward_model(run)]
+        return [run for run in runs.list_all(self._store) if made_reward_model(run)]
 
     def cancel(self, actor: Actor, run_id: str) -> None:
         """Ask the trainer to stop; what it learned so far is not kept."""
@@ -150,7 +156,7 @@ class Launching:
                 "This method learns from a reward model. Train one first, or choose one."
             )
         run = runs.get(self._store, run_id)
-        if not _made_reward_model(run):
+        if not made_reward_model(run):
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
         return str(RunDir(Path(run.folder)).adapter)
 
@@ -164,11 +170,6 @@ def _method(name: str) -> Method:
 
 def _kind(method: Method) -> Kind:
     return Kind(method.learns_from.value)
-
-
-def _made_reward_model(run: Run) -> bool:
-    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
-    return is_one and run.state is RunState.SUCCEEDED
 
 
 def _check_tuning(tuning: object, parent: Policy, method: Method) -> None:

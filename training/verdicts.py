@@ -7,14 +7,14 @@ better is for their blind comparison to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean, pvariance
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 from training.artefacts import Artefact, Change
-from training.events import EventKind
+from training.events import Told, series
 from training.messages import Message
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
@@ -98,15 +98,6 @@ class Verdict(NamedTuple):
         return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
 
 
-class Measured(Protocol):
-    """An event of a trainer, as its file or the store holds it."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def data(self) -> Mapping[str, Any]: ...
-
-
 @dataclass(frozen=True)
 class Evidence:
     """What a run left to judge it by; (step, value) in order of step, nothing where unmeasured.
@@ -126,7 +117,7 @@ class Evidence:
     general_loss_after: float | None = None
 
     @classmethod
-    def of(cls, events: Sequence[Measured], report: Mapping[str, Any]) -> Self:
+    def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
         """From a run's events and its result's report."""
         generations = report.get("generations") or {}
         forgetting = report.get("forgetting") or {}
@@ -144,16 +135,6 @@ class Evidence:
             general_loss_before=forgetting.get("loss_before"),
             general_loss_after=forgetting.get("loss_after"),
         )
-
-
-def series(events: Iterable[Measured], name: str) -> list[tuple[float, float]]:
-    """(step, value) of one metric; after a resume the later value of a step counts."""
-    found: dict[float, float] = {}
-    for event in events:
-        value, step = event.data.get(name), event.data.get("step")
-        if event.kind == EventKind.METRICS and value is not None and step is not None:
-            found[float(step)] = float(value)
-    return sorted(found.items())
 
 
 def judge(evidence: Evidence) -> list[Verdict]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from labeling import i18n
 from labeling.i18n import mark, plural, say, t
-from labeling.launching import RunView
+from labeling.launching import RunView, made_reward_model
 from labeling.ui import html
-from labeling.ui.html import EMPTY, Html, Line, el
+from labeling.ui.html import EMPTY, Html, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
 from training.events import EventKind
 from training.messages import Message
@@ -20,7 +20,6 @@ from training.runs import DIED, STOPPED_ELSEWHERE
 
 OPEN_SAMPLES = 3
 LONGEST_PROMPT = 400
-_LN_2 = math.log(2)
 
 _STATES = {
     RunState.QUEUED: (mark("Waiting"), "quiet"),
@@ -32,7 +31,7 @@ _STATES = {
 }
 _PHASES = {
     "loading": mark("Loading the model"),
-    "preparing": mark("Preparing the pairs"),
+    "preparing": mark("Preparing the data"),
     "training": mark("Training"),
     "evaluating": mark("Measuring the result on held-out prompts"),
 }
@@ -67,6 +66,8 @@ def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
         buttons.append(
             html.pill(t("{version} is live", version=policy.version), "good", id="run-is-live")
         )
+    elif made_reward_model(run):
+        buttons.append(html.pill(t("Ready to score responses"), "good", id="run-reward-model"))
     elif policy is not None:
         buttons.append(
             html.button(
@@ -100,45 +101,6 @@ def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
     return el("div", *buttons, class_="wsl-actions")
 
 
-def curves(view: RunView) -> Html:
-    """Loss, accuracy, margin and rewards over the steps; nothing when there were none."""
-    events = view.events
-    if view.run.state.is_final and _latest(events, EventKind.METRICS) is None:
-        return EMPTY
-    charts = [
-        html.line_chart(
-            t("Loss"),
-            [
-                Line(t("training"), series(events, "loss")),
-                Line(t("held-out"), series(events, "held_out_loss"), "warn", dots=True),
-            ],
-            note=t("How surprised the policy is by people's choices; ln 2 before any training."),
-            guide=_LN_2,
-        ),
-        html.line_chart(
-            t("Ranks as people did"),
-            [
-                Line(t("training"), series(events, "accuracy")),
-                Line(t("held-out"), series(events, "held_out_accuracy"), "warn", dots=True),
-            ],
-            note=t("Share of pairs whose chosen response the policy has come to like better."),
-            guide=0.5,
-            bounds=(0.0, 1.0),
-        ),
-        html.line_chart(
-            t("Reward margin"),
-            [
-                Line(t("training"), series(events, "margin")),
-                Line(t("held-out"), series(events, "held_out_margin"), "warn", dots=True),
-            ],
-            note=t("Implicit reward of the chosen response minus that of the rejected one."),
-            guide=0.0,
-        ),
-        _last_chart(events),
-    ]
-    return el("div", *charts, class_="wsl-charts", id="run-curves-charts")
-
-
 def result(run: Run) -> Html:
     """Before and after: measured numbers, then responses side by side."""
     report = _report(run)
@@ -170,7 +132,7 @@ def run_list(
         [
             _state(run),
             join_lines(_method(run), el("code", run.id, class_="wsl-quiet")),
-            f"{run.parent_version} → {policies[run.id].version if run.id in policies else '—'}",
+            f"{run.parent_version} → {_made(run, policies)}",
             _pairs(run),
             join_lines(html.ago(run.created_at, now), _who(names, run.created_by)),
             html.pill(t("shown above"), "quiet")
@@ -183,37 +145,15 @@ def run_list(
     return html.section(t("Runs"), html.table(heads, rows, id="run-list"))
 
 
+def _made(run: Run, policies: Mapping[str, Policy]) -> str:
+    if made_reward_model(run):
+        return t("reward model")
+    return policies[run.id].version if run.id in policies else "—"
+
+
 def join_lines(*lines: str) -> Html:
     """Lines within a cell."""
     return html.join(el("div", line) for line in lines if line)
-
-
-def series(events: Sequence[RunEvent], name: str) -> list[tuple[float, float]]:
-    """(step, value) of one metric; after a resume the later value of a step counts."""
-    found: dict[float, float] = {}
-    for event in events:
-        value, step = event.data.get(name), event.data.get("step")
-        if event.kind == EventKind.METRICS and value is not None and step is not None:
-            found[float(step)] = float(value)
-    return sorted(found.items())
-
-
-def _last_chart(events: Sequence[RunEvent]) -> Html:
-    kl = series(events, "kl")
-    if kl:
-        note = t("How far the policy has moved away from the reference, in nats.")
-        return html.line_chart(t("KL to the reference"), [Line(t("KL"), kl)], note=note)
-    return html.line_chart(
-        t("Rewards"),
-        [
-            Line(t("chosen"), series(events, "reward_chosen"), "good"),
-            Line(t("rejected"), series(events, "reward_rejected"), "bad"),
-        ],
-        note=t(
-            "Implicit reward of each side. Both falling together is usual; chosen should stay up."
-        ),
-        guide=0.0,
-    )
 
 
 def _doing(view: RunView) -> str:
@@ -314,6 +254,8 @@ def _measured(report: Mapping[str, Any]) -> Html:
             (t("Reward margin on them"), "0", _number(pairs["margin"])),
             (t("Loss on them"), "0.693", _number(pairs["loss"])),
         ]
+    rows += _of_likelihood(report.get("likelihood"))
+    rows += _of_reward_model(report.get("reward_model"))
     if generations:
         rows += [
             (
@@ -338,6 +280,31 @@ def _measured(report: Mapping[str, Any]) -> Html:
     )
     body = html.table(("", t("Before"), t("After")), cells, id="run-metrics")
     return html.section(t("Before and after"), body, note=note)
+
+
+def _of_likelihood(likelihood: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    if not likelihood:
+        return []
+    title = t("Perplexity of held-out responses")
+    before, after = (math.exp(float(likelihood[f"loss_{when}"])) for when in ("before", "after"))
+    return [(title, _number(before), _number(after))]
+
+
+def _of_reward_model(ranked: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Beside each figure what one would get without a model: by length, or by a coin."""
+    if not ranked:
+        return []
+    ranks = plural(
+        "Ranks as people did ({n} held-out pair); before: the longer one wins",
+        "Ranks as people did ({n} held-out pairs); before: the longer one wins",
+        int(ranked["pairs"]),
+    )
+    return [
+        (ranks, _percent(ranked["longer_wins"]), _percent(ranked["accuracy"])),
+        (t("Loss on them"), "0.693", _number(ranked["loss"])),
+        (t("Brier score; 0 is certain and right"), "0.25", _number(ranked["brier"])),
+        (t("Calibration error (ECE)"), "—", _percent(ranked["ece"])),
+    ]
 
 
 def _samples(report: Mapping[str, Any]) -> Html:

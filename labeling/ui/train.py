@@ -13,17 +13,19 @@ import gradio as gr
 
 from labeling import i18n
 from labeling.access import Actor
-from labeling.i18n import plural, t
-from labeling.launching import Launching, RunView
+from labeling.i18n import mark, plural, t
+from labeling.launching import Launching, RunView, Start
 from labeling.promoting import Promoting
 from labeling.sessions import Sessions
-from labeling.ui import actions, form, html, run_view
+from labeling.ui import actions, form, html, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
 from store.db import utc_now
 from store.errors import BadInput
 from store.preferences import PreferenceCounts
-from training.methods import METHODS
+from store.records import Run
+from store.training_data import KindCount
+from training.methods import METHODS, LearnsFrom
 from training.policy_host import PolicyHost, PromotionReport
 from training.tuning import Tuning
 
@@ -46,6 +48,13 @@ VOLUMES = (
     Volume("large", "Large · over 1,000", None, 2000),
 )
 HARDLY_ANY = 50
+_ROWS = {
+    LearnsFrom.PREFERENCES: mark("preferences to train on"),
+    LearnsFrom.COMPARISONS: mark("pairs to train on"),
+    LearnsFrom.DEMONSTRATIONS: mark("responses to imitate"),
+    LearnsFrom.RATINGS: mark("thumbs up or down"),
+    LearnsFrom.PROMPTS: mark("prompts to answer"),
+}
 
 
 def render(
@@ -103,10 +112,24 @@ class TrainTab:
             elem_id="train-method",
         )
         self.about = actions.area("train-about")
+        self.start_from = gr.Radio(
+            [("The live policy", Start.LIVE.value), ("The base model", Start.BASE.value)],
+            value=Start.LIVE.value,
+            label="Start from",
+            elem_id="train-from",
+        )
+        self.reward_run = gr.Dropdown(
+            [],
+            value=None,
+            label="Reward model",
+            info="What scores responses in place of people; train one first.",
+            visible=METHODS[first].needs_reward_model,
+            elem_id="train-reward-run",
+        )
         self.preset = gr.Radio(
             [(volume.label, volume.name) for volume in VOLUMES],
             value=None,
-            label="Preset for the number of pairs",
+            label="Preset for the amount of data",
             elem_id="train-preset",
         )
         self.forms = {
@@ -120,7 +143,7 @@ class TrainTab:
         everything = [
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
-            *(self.why_not, self.preset, self.about),
+            *(self.why_not, self.preset, self.about, self.reward_run),
         ]
         fields = [field for f in self.forms.values() for field in f.fields.values()]
         groups = [f.group for f in self.forms.values()]
@@ -130,47 +153,57 @@ class TrainTab:
         ).then(guarded(self._sessions, self.prepare), None, None, **quiet)
         self.timer.tick(
             guarded(self._sessions, self.follow, inline=self.stop_following),
-            [self.shown, self.drawn],
+            [self.shown, self.drawn, self.method],
             everything,
             concurrency_id="run-progress",
             concurrency_limit=VIEWERS,
             **quiet,
         )
-        self.preset.input(
-            guarded(self._sessions, self.choose_preset), [self.preset, self.method], fields, **quiet
+        tunings = [f.fields["tuning"] for f in self.forms.values()]
+        gr.on(
+            [self.preset.input, *(tuning.input for tuning in tunings)],
+            guarded(self._sessions, self.choose_preset),
+            {self.preset, self.method, *tunings},
+            fields,
+            **quiet,
         )
         self.method.input(
             guarded(self._sessions, self.choose_method),
-            [self.method, self.preset],
-            [self.about, *groups, *fields],
+            shown,
+            [*everything, *groups, *fields],
             **quiet,
         )
         self.start.click(
-            guarded(self._sessions, self.launch), {self.method, *fields}, everything, **quiet
+            guarded(self._sessions, self.launch),
+            {self.method, self.start_from, self.reward_run, *fields},
+            everything,
+            **quiet,
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
         for place in (self.actions, self.runs):
-            actions.on_action(place, acted(self._sessions, self.act), [self.shown], everything)
+            actions.on_action(
+                place, acted(self._sessions, self.act), [self.shown, self.method], everything
+            )
 
     def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
         """Everything, as it is now; the preset follows the data until somebody chooses one."""
-        drawn = self._everything(actor, shown) | {self.about: about_method(method)}
+        drawn = self._everything(actor, shown, method) | {self.about: about_method(method)}
         if preset is None:
-            fitting = volume_of(self._launching.counts(actor).trainable).name
-            drawn |= {self.preset: fitting} | self.choose_preset(actor, fitting, method)
+            fitting = volume_of(self._launching.amount(actor, method).rows).name
+            drawn |= {self.preset: fitting} | self._filled(actor, fitting, method, Tuning.LORA)
         return drawn
 
     def prepare(self, actor: Actor) -> None:
         """A trainer is made ready while the lead looks at the options."""
         self._launching.prepare(actor)
 
-    def follow(self, actor: Actor, shown: str, drawn: str) -> Any:
+    def follow(self, actor: Actor, shown: str, drawn: str, method: str) -> Any:
         """The run a second later: numbers while it works, everything when its state changed."""
         view = self._launching.view(actor, shown or None)
         if view is None or drawn != _state_key(view):
-            return self._everything(actor, shown)
+            return self._everything(actor, shown, method)
         return {
             self.status: run_view.status(view, utc_now()),
-            self.curves: run_view.curves(view),
+            self.curves: run_charts.curves(view.run, view.events),
         }
 
     def stop_following(self, message: str) -> dict[Any, Any]:
@@ -180,40 +213,49 @@ class TrainTab:
             self.timer: gr.Timer(active=False),
         }
 
-    def choose_preset(self, actor: Actor, preset: str, method: str) -> dict[Any, Any]:
-        """Fill the form with what suits this many pairs."""
-        volume = next(v for v in VOLUMES if v.name == preset)
-        fitting = self._launching.preset(actor, method, rows=volume.typical, tuning=Tuning.LORA)
-        return self.forms[method].filled(fitting)
+    def choose_preset(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Fill the form with what suits this much data and this tuning."""
+        method = given[self.method]
+        tuning = given[self.forms[method].fields["tuning"]]
+        return self._filled(actor, given[self.preset] or VOLUMES[0].name, method, tuning)
 
-    def choose_method(self, actor: Actor, method: str, preset: str | None) -> dict[Any, Any]:
-        """Show the form of another method."""
+    def choose_method(
+        self, actor: Actor, shown: str, _preset: str | None, method: str
+    ) -> dict[Any, Any]:
+        """Show the form of another method, and what there is for it to learn from."""
         drawn: dict[Any, Any] = {
             f.group: gr.Column(visible=name == method) for name, f in self.forms.items()
         }
-        drawn[self.about] = about_method(method)
-        return drawn | (self.choose_preset(actor, preset, method) if preset else {})
+        return drawn | self.open(actor, shown, None, method)
 
     def launch(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """Press Train."""
         method = given[self.method]
-        run = self._launching.launch(actor, method, self.forms[method].values(given))
-        return self._everything(actor, run.id)
+        run = self._launching.launch(
+            actor,
+            method,
+            self.forms[method].values(given),
+            start=given[self.start_from],
+            reward_run=given[self.reward_run],
+        )
+        return self._everything(actor, run.id, method)
 
-    def act(self, actor: Actor, action: Action, shown: str) -> dict[Any, Any]:
+    def act(self, actor: Actor, action: Action, shown: str, method: str) -> dict[Any, Any]:
         """A button of the run or of the list of runs was pressed."""
         if action.act == "log":
             return self._log(actor, action.key)
         if action.act == "promote":
             report = self._promoting.promote(actor, action.key)
-            return self._everything(actor, shown) | {self.swap: promoted(report, id="run-promoted")}
+            return self._everything(actor, shown, method) | {
+                self.swap: promoted(report, id="run-promoted")
+            }
         if action.act == "cancel":
             self._launching.cancel(actor, action.key)
         elif action.act == "resume":
             self._launching.resume(actor, action.key)
         elif action.act not in ("open", "hide-log"):
             raise BadInput("There is nothing to do that is called {act!r}.", act=action.act)
-        return self._everything(actor, action.key)
+        return self._everything(actor, action.key, method)
 
     def _log(self, actor: Actor, run_id: str) -> dict[Any, Any]:
         view = self._launching.view(actor, run_id)
@@ -223,17 +265,33 @@ class TrainTab:
             self.actions: self._actions(view, is_log_shown=True),
         }
 
-    def _everything(self, actor: Actor, shown: str) -> dict[Any, Any]:
-        counts, view = self._launching.counts(actor), self._launching.view(actor, shown or None)
-        runs = self._launching.list_runs(actor)
-        reason = why_not(counts, next((r.id for r in runs if not r.state.is_final), None))
+    def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
+        volume = next(v for v in VOLUMES if v.name == preset)
+        fitting = self._launching.preset(actor, method, rows=volume.typical, tuning=tuning)
+        return self.forms[method].filled(fitting)
+
+    def _everything(self, actor: Actor, shown: str, method: str) -> dict[Any, Any]:
+        view = self._launching.view(actor, shown or None)
+        amount = self._launching.amount(actor, method)
+        runs, reward_runs = self._launching.list_runs(actor), self._launching.reward_runs(actor)
+        needs_reward_model = METHODS[method].needs_reward_model
+        reason = why_not(
+            amount,
+            active_run=next((r.id for r in runs if not r.state.is_final), None),
+            lacks_reward_model=needs_reward_model and not reward_runs,
+        )
         now = utc_now()
         return {
-            self.data: data_card(counts),
+            self.data: data_card(method, amount, self._launching.counts(actor)),
+            self.reward_run: gr.Dropdown(
+                [(_reward_label(run), run.id) for run in reward_runs],
+                value=reward_runs[0].id if reward_runs else None,
+                visible=needs_reward_model,
+            ),
             self.status: run_view.status(view, now) if view else no_run(),
             self.actions: self._actions(view, is_log_shown=False) if view else EMPTY,
             self.swap: EMPTY,
-            self.curves: run_view.curves(view) if view else EMPTY,
+            self.curves: run_charts.curves(view.run, view.events) if view else EMPTY,
             self.log: EMPTY,
             self.result: run_view.result(view.run) if view else EMPTY,
             self.runs: run_view.run_list(
@@ -256,30 +314,30 @@ class TrainTab:
         return run_view.actions(view, is_live=is_live, is_log_shown=is_log_shown)
 
 
-def data_card(counts: PreferenceCounts) -> Html:
-    """How much there is to learn from, what is set aside, and what that amount is good for."""
-    if counts.trainable == 0:
-        return html.section(
-            t("Training data"),
-            html.empty(
-                t("Nothing to train on yet"),
-                t(
-                    "Judge some responses in the Compare tab, or import ready preferences in the "
-                    "Prompts tab. About 50 preferences are enough for a first try."
-                ),
-                id="train-empty",
+def data_card(method: str, amount: KindCount, counts: PreferenceCounts) -> Html:
+    """How much a method has to learn from, what is set aside, and what that amount is good for."""
+    learns_from = METHODS[method].learns_from
+    is_of_pairs = learns_from in (LearnsFrom.PREFERENCES, LearnsFrom.COMPARISONS)
+    aside = _set_aside(counts) if is_of_pairs else EMPTY
+    if amount.rows == 0:
+        nothing = html.empty(
+            t("Nothing to train on yet"),
+            t(
+                "Judge some responses in the Compare tab, or import ready preferences in the "
+                "Prompts tab. About 50 preferences are enough for a first try."
             ),
-            _set_aside(counts),
+            id="train-empty",
         )
+        return html.section(t("Training data"), nothing, aside)
     head = html.figures(
-        html.figure(f"{counts.trainable:,}", t("preferences to train on"), id="train-count"),
-        html.figure(f"{counts.distinct_prompts:,}", t("distinct prompts")),
+        html.figure(f"{amount.rows:,}", t(_ROWS[learns_from]), id="train-count"),
+        html.figure(f"{amount.distinct_prompts:,}", t("distinct prompts")),
     )
-    title, advice = advice_on(counts.trainable)
-    tone = "warn" if counts.trainable < HARDLY_ANY else "quiet"
-    return html.section(
-        t("Training data"), head, html.notice(tone, title, advice), _set_aside(counts)
-    )
+    if learns_from is LearnsFrom.PROMPTS:
+        return html.section(t("Training data"), head)
+    title, advice = advice_on(amount.rows)
+    tone = "warn" if amount.rows < HARDLY_ANY else "quiet"
+    return html.section(t("Training data"), head, html.notice(tone, title, advice), aside)
 
 
 def advice_on(preferences: int) -> tuple[str, str]:
@@ -320,15 +378,23 @@ def advice_on(preferences: int) -> tuple[str, str]:
     )
 
 
-def why_not(counts: PreferenceCounts, active_run: str | None) -> str | None:
+def why_not(amount: KindCount, *, active_run: str | None, lacks_reward_model: bool) -> str | None:
     """Why Train cannot be pressed; None when it can."""
     if active_run is not None:
         return t(
             "{run} is training. Wait for it to end, or cancel it, to start another.", run=active_run
         )
-    if counts.trainable == 0:
+    if lacks_reward_model:
+        return t("This method learns from a reward model. Train one first.")
+    if amount.rows == 0:
         return t("There is nothing to train on yet.")
     return None
+
+
+def _reward_label(run: Run) -> str:
+    ranked = ((run.result or {}).get("report") or {}).get("reward_model")
+    accuracy = f" · {i18n.percent(ranked['accuracy'])}" if ranked else ""
+    return f"{run.id}{accuracy}"
 
 
 def volume_of(preferences: int) -> Volume:

@@ -23,9 +23,11 @@ from training.options import SpecError
 from training.worker.failures import Diverged, describe
 
 # Names that are the same in every language.
-NAMES = {"DPO", "KL", "Beta", "LoRA alpha", "JSON Lines", "Parquet"}
+NAMES = {"DPO", "KTO", "SFT", "KL", "Beta", "LoRA alpha", "JSON Lines", "Parquet", "beta × KL"}
 # Losses are called so in papers and in TRL.
-NAMES |= {"sigmoid", "robust", "ipo", "hinge", "apo_zero"}
+NAMES |= {"sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero"}
+# And so are tunings.
+NAMES |= {"lora", "dora", "rslora", "qlora"}
 # Whole English phrases as values, which a Chinese sentence does without.
 PHRASES = {"doing", "to", "whose", "what", "chosen"}
 UI = Path(shell.__file__).parent

@@ -15,7 +15,6 @@ from labeling import i18n
 from labeling.exchange import ImportWork, WorkState
 from labeling.launching import RunView
 from labeling.promoting import Duel, VersionRow
-from training.proportions import win_rate
 from labeling.ui import export, html, policies, project, prompts, run_view, train
 from labeling.ui.html import Html, Line, el
 from store.errors import BadInput, BadRow
@@ -23,6 +22,7 @@ from store.guidelines import Guidelines
 from store.imports import ImportReport
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
+from store.training_data import KindCount
 
 HOSTILE = (
     '</div><img src=x onerror="alert(1)"><script>alert(2)</script>`${alert(3)}` {{value}} \' &amp;'
@@ -263,7 +263,7 @@ def test_a_resumed_step_replaces_the_one_before() -> None:
         ("metrics", {"step": 3, "loss": None}),
     )
 
-    assert run_view.series(events, "loss") == [(1.0, 0.7), (2.0, 0.4)]
+    assert series(events, "loss") == [(1.0, 0.7), (2.0, 0.4)]
 
 
 def test_a_failed_run_says_what_to_do() -> None:
@@ -303,15 +303,19 @@ def test_the_preset_follows_the_number_of_preferences(preferences: int, name: st
 
 
 def test_train_says_why_it_cannot_be_pressed() -> None:
-    some, none = PreferenceCounts(60, 0, 0, 0, 60), PreferenceCounts(0, 3, 2, 1, 0)
+    some, none = KindCount(60, 60), KindCount(0, 0)
 
-    assert train.why_not(some, None) is None
-    assert "run-7" in (train.why_not(some, "run-7") or "")
-    assert "nothing to train on" in (train.why_not(none, None) or "")
+    def why(amount: KindCount, *, active: str | None = None, lacks: bool = False) -> str:
+        return train.why_not(amount, active_run=active, lacks_reward_model=lacks) or ""
+
+    assert not why(some)
+    assert "run-7" in why(some, active="run-7")
+    assert "nothing to train on" in why(none)
+    assert "reward model" in why(some, lacks=True)
 
 
 def test_what_is_set_aside_is_told_with_its_reason() -> None:
-    card = train.data_card(PreferenceCounts(60, 7, 5, 3, 55, 2))
+    card = train.data_card("dpo", KindCount(60, 55), PreferenceCounts(60, 7, 5, 3, 55, 2))
 
     for reason in ("Held out", "Blind comparisons", "the same text", "A response is empty"):
         assert reason in card

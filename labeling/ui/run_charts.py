@@ -1,0 +1,149 @@
+"""The curves of a run: which metrics share a chart, and what each chart tells. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from labeling.i18n import mark, t
+from labeling.ui import html
+from labeling.ui.html import EMPTY, Html, Line, el
+from store.records import Run, RunEvent
+from training.events import EventKind, series
+from training.methods import METHODS, LearnsFrom
+
+_LN_2 = math.log(2)
+
+
+def curves(run: Run, events: Sequence[RunEvent]) -> Html:
+    """What the run measured, over its steps: each chart that has something to show."""
+    if run.state.is_final and not any(event.kind == EventKind.METRICS for event in events):
+        return EMPTY
+    first, *others = _charts(run.method)
+    drawn = [chart.draw(events) for chart in others if chart.tells(events)]
+    return el("div", first.draw(events), *drawn, class_="wsl-charts", id="run-curves-charts")
+
+
+class _Curve(NamedTuple):
+    """One metric of a chart. Held-out ones are few, and drawn with dots."""
+
+    metric: str
+    label: str
+    tone: str = "accent"
+
+    def line(self, events: Sequence[RunEvent]) -> Line:
+        is_held_out = self.metric.startswith("held_out_")
+        return Line(t(self.label), series(events, self.metric), self.tone, dots=is_held_out)
+
+
+class _Chart(NamedTuple):
+    """A chart over the steps. `guide` is a value that something means; `bounds` are of the axis."""
+
+    title: str
+    note: str
+    curves: tuple[_Curve, ...]
+    guide: float | None = None
+    bounds: tuple[float, float] | None = None
+
+    def tells(self, events: Sequence[RunEvent]) -> bool:
+        """Whether any of its metrics was measured."""
+        return any(series(events, curve.metric) for curve in self.curves)
+
+    def draw(self, events: Sequence[RunEvent]) -> Html:
+        return html.line_chart(
+            t(self.title),
+            [curve.line(events) for curve in self.curves],
+            note=t(self.note),
+            guide=self.guide,
+            bounds=self.bounds,
+        )
+
+
+def _trained_and_held_out(metric: str) -> tuple[_Curve, ...]:
+    return (
+        _Curve(metric, mark("training")),
+        _Curve(f"held_out_{metric}", mark("held-out"), "warn"),
+    )
+
+
+_LOSS_NOTES = {
+    "sft": mark("How surprised the policy is by each word of what people wrote, in nats."),
+    "reward": mark("How surprised the model is by people's choices; ln 2 before any training."),
+}
+_OBJECTIVE = _Chart(
+    mark("Reward and its price"),
+    mark(
+        "What is maximised is the reward minus beta times the KL to the reference. When the reward "
+        "rises and people like the responses less, it is being exploited."
+    ),
+    (
+        _Curve("score", mark("reward"), "good"),
+        _Curve("kl_penalty", mark("beta × KL"), "bad"),
+        _Curve("objective", mark("reward − beta × KL")),
+    ),
+    guide=0.0,
+)
+_SHARED = (
+    _Chart(
+        mark("Ranks as people did"),
+        mark("Share of pairs whose chosen response has come to be liked better."),
+        _trained_and_held_out("accuracy"),
+        guide=0.5,
+        bounds=(0.0, 1.0),
+    ),
+    _Chart(
+        mark("Reward margin"),
+        mark("Reward of the chosen response minus that of the rejected one."),
+        _trained_and_held_out("margin"),
+        guide=0.0,
+    ),
+    _Chart(
+        mark("KL to the reference"),
+        mark("How far the policy has moved away from the reference, in nats a response."),
+        (_Curve("kl", "KL"),),
+        guide=0.0,
+    ),
+    _Chart(
+        mark("Rewards"),
+        mark(
+            "Implicit reward of each side. Both falling together is usual; chosen should stay up."
+        ),
+        (
+            _Curve("reward_chosen", mark("chosen"), "good"),
+            _Curve("reward_rejected", mark("rejected"), "bad"),
+        ),
+        guide=0.0,
+    ),
+    _Chart(
+        mark("Response length"),
+        mark("Tokens of a response. A reward that likes length drives it up."),
+        (_Curve("length", mark("tokens")),),
+    ),
+    _Chart(
+        mark("Entropy"),
+        mark("How open each next word is, in nats. Near 0 the policy says one thing only."),
+        (_Curve("entropy", mark("entropy")),),
+        guide=0.0,
+    ),
+    _Chart(
+        mark("Value estimate"),
+        mark("How wrong the critic is about the reward that is to come."),
+        (_Curve("value_loss", mark("value loss")),),
+        guide=0.0,
+    ),
+    _Chart(
+        mark("Clipped steps"),
+        mark("Share of tokens whose probability moved as far as one step may move it."),
+        (_Curve("clip_fraction", mark("clipped")),),
+        bounds=(0.0, 1.0),
+    ),
+)
+
+
+def _charts(method: str) -> tuple[_Chart, ...]:
+    if method in METHODS and METHODS[method].learns_from is LearnsFrom.PROMPTS:
+        return (_OBJECTIVE, *_SHARED)
+    note = _LOSS_NOTES.get(method, mark("How surprised the policy is by people's choices."))
+    guide = _LN_2 if method in ("dpo", "reward") else None
+    return (_Chart(mark("Loss"), note, _trained_and_held_out("loss"), guide), *_SHARED)
