@@ -354,8 +354,9 @@ def _length_drift(change: Change | None) -> Verdict | None:
         Message("Responses became longer") if is_longer else Message("Responses became shorter"),
         _counted(change),
         Message(
-            "Read the responses side by side. If that is not what people want, judge pairs in which "
-            "the better response is the one of the other length, or choose the loss sigmoid_norm."
+            "Read the responses side by side. If that is not what people want, judge pairs in "
+            "which the better response is the one of the other length, or choose the loss "
+            "sigmoid_norm."
         ),
     )
 

@@ -23,6 +23,8 @@ from store.imports import ImportReport
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import KindCount
+from training.events import series
+from training.proportions import win_rate
 
 HOSTILE = (
     '</div><img src=x onerror="alert(1)"><script>alert(2)</script>`${alert(3)}` {{value}} \' &amp;'

@@ -22,6 +22,7 @@ from training.config import worker_environment
 from training.events import EventKind, EventWriter
 from training.methods import METHODS, method_named
 from training.rundir import Outcome, RunDir, RunDirBusy, RunResult, Trainer
+from training.worker import summary
 from training.worker.failures import Cancelled, describe
 from training.worker.job import Job, StopRequest
 
@@ -93,8 +94,10 @@ def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult
     import torch
 
     torch.set_num_threads(spec.threads)
-    report = recipe.train(Job(spec, run_dir, events, stop))
+    job = Job(spec, run_dir, events, stop)
+    report = recipe.train(job)
     run_dir.seal_adapter()
+    report = summary.summarise(job, report)
     events.write(EventKind.DONE)
     return RunResult(Outcome.SUCCEEDED, report=report)
 

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
-from training.worker import data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, models
 from training.worker.encoding import Encoder
 from training.worker.job import Job
 
@@ -48,7 +48,7 @@ def train(job: Job) -> Mapping[str, Any]:
     return {
         **fitted.report(began),
         "likelihood": likelihood._asdict() if likelihood else None,
-        **evaluate.answer_held_out(job, options, trainee),
+        **answers.answer_held_out(job, options, trainee),
     }
 
 
