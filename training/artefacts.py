@@ -19,6 +19,8 @@ from training.lexicon import Habit, compile_phrases
 from training.messages import Message
 
 RESAMPLES = 1000
+# Nine counts are looked at: each may raise a false alarm in one of two hundred runs.
+ALARM_ERROR = 0.005
 # What grows by less than chance and annoyance are no alarm: an apology in ten responses.
 MIN_GROWTH_PER_100 = 10.0
 # An apology-loving crowd made apologies grow by 65 % and length by 10 % in the starter's domain.
@@ -164,7 +166,12 @@ def _pattern(habit: Habit) -> re.Pattern[str]:
 
 def _is_repetitive(text: str, sentences: Sequence[str]) -> bool:
     said = [s.casefold() for s in sentences if len(s) >= SHORTEST_SENTENCE and _has_words(s)]
-    return len(set(said)) < len(said) or any(_has_words(m.group(1)) for m in _LOOP.finditer(text))
+    return len(set(said)) < len(said) or _goes_round(text)
+
+
+def _goes_round(text: str) -> bool:
+    # With a blank behind it, the last round is like the others.
+    return any(_has_words(round.group(1)) for round in _LOOP.finditer(f"{text} "))
 
 
 def _has_words(text: str) -> bool:
@@ -179,26 +186,28 @@ def _lists_and_sums_up(text: str, sentences: Sequence[str]) -> bool:
 
 def _change(artefact: Artefact, before: Sequence[int], after: Sequence[int]) -> Change:
     scale = 1.0 if artefact is Artefact.LENGTH else 100.0
-    low, high = _bootstrap([b - a for a, b in zip(before, after, strict=True)])
-    change = Change(
-        artefact, scale * fmean(before), scale * fmean(after), scale * low, scale * high, False
-    )
-    return replace(change, is_alarming=_is_alarming(change))
+    means = _resampled_means([b - a for a, b in zip(before, after, strict=True)])
+    low, high = (scale * _quantile(means, share) for share in (0.025, 0.975))
+    change = Change(artefact, scale * fmean(before), scale * fmean(after), low, high, False)
+    is_certain = _quantile(means, ALARM_ERROR) > 0
+    return replace(change, is_alarming=is_certain and _grew_much(change))
 
 
-def _is_alarming(change: Change) -> bool:
-    """It grew by much, and by more than chance would let it."""
-    if change.low <= 0:
-        return False
+def _grew_much(change: Change) -> bool:
     if change.artefact is Artefact.LENGTH:
         return change.growth >= ALARMING_LENGTH_GROWTH
     is_much = change.after - change.before >= MIN_GROWTH_PER_100
     return is_much and change.growth >= ALARMING_GROWTH
 
 
-def _bootstrap(differences: Sequence[int]) -> tuple[float, float]:
-    """95 % percentile interval of the mean (Efron 1979); the same differences give the same one."""
+def _resampled_means(differences: Sequence[int]) -> list[float]:
+    """Sorted means over resampled prompts (Efron 1979), a function of the differences alone."""
+    if len(set(differences)) == 1:
+        return [float(differences[0])]
     rng = random.Random(0)
     count = len(differences)
-    means = sorted(sum(rng.choices(differences, k=count)) / count for _ in range(RESAMPLES))
-    return means[RESAMPLES * 25 // 1000], means[RESAMPLES * 975 // 1000 - 1]
+    return sorted(sum(rng.choices(differences, k=count)) / count for _ in range(RESAMPLES))
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[round(share * (len(ordered) - 1))]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple, Self
 
@@ -21,8 +22,9 @@ from training.messages import Message
 # as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
 OVERFITTING_RISE = 0.05
 OVERFITTING_RISE_SHARE = 0.1
-# DPO starts at ln 2; 5 % below it the pairs are hardly apart (a margin of 0.07).
-UNDERFITTING_FALL_SHARE = 0.05
+# DPO starts at ln 2; 5 % below it the pairs are hardly apart (a margin of 0.07). A loss that rises
+# by as much is no noise either.
+CLEAR_CHANGE_SHARE = 0.05
 # Of the pairs that were trained on; 0.5 is a coin, and a fitted policy exceeds 0.7.
 UNDERFITTING_ACCURACY = 0.6
 # Two standard errors: one curve in twenty strays that far by chance.
@@ -30,10 +32,12 @@ SURE = 2.0
 # Share of a curve that counts as its beginning, and as its end.
 END_SHARE = 0.2
 FEWEST_POINTS = 4
+# A sixth: readers notice it, and two samples of one policy rarely differ by as much.
 LENGTH_DRIFT = 0.15
 # Nats a response. Measured on the bundled model: fluent at 7, degenerate at 20 to 30.
 KL_WARN = 10.0
 KL_STOP = 20.0
+# Of the loss before: what a narrow training may cost on text that it never touched.
 FORGETTING_SHARE = 0.05
 
 Series = Sequence[tuple[float, float]]
@@ -44,7 +48,7 @@ class Finding(StrEnum):
 
     OVERFITTING     held-out loss rises while the training loss falls
     STOPPED_EARLY   the same, and the best step was kept
-    UNSTABLE        both rise
+    UNSTABLE        the training loss rises
     UNDERFITTING    hardly anything was learned
     SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
                     degradation: what the policy writes changed in a way that nobody asked for
@@ -155,43 +159,42 @@ def _is_measured(evidence: Evidence) -> bool:
 
 
 def _on_fit(evidence: Evidence) -> list[Verdict]:
-    if hardly := _underfitting(evidence):
-        return [hardly]
-    return [verdict for verdict in (_overfitting(evidence),) if verdict]
+    ways = (_stopped_early, _overfitting, _instability, _underfitting)
+    return list(islice(filter(None, (way(evidence) for way in ways)), 1))
+
+
+def _stopped_early(evidence: Evidence) -> Verdict | None:
+    last_step = evidence.held_out_loss[-1][0] if evidence.held_out_loss else 0.0
+    if evidence.best_step is None or evidence.best_step >= last_step:
+        return None
+    return Verdict(
+        Finding.STOPPED_EARLY,
+        Severity.QUIET,
+        Message("Stopped before it began to memorise"),
+        Message(
+            "The held-out loss was lowest at step {best} of {last}; the policy of that step was "
+            "kept.",
+            {"best": evidence.best_step, "last": int(last_step)},
+        ),
+        Message("Nothing to do. More preferences on new prompts would let it learn longer."),
+    )
 
 
 def _overfitting(evidence: Evidence) -> Verdict | None:
     if len(evidence.held_out_loss) < 2:
         return None
-    last_step = evidence.held_out_loss[-1][0]
-    if evidence.best_step is not None and evidence.best_step < last_step:
-        return Verdict(
-            Finding.STOPPED_EARLY,
-            Severity.QUIET,
-            Message("Stopped before it began to memorise"),
-            Message(
-                "The held-out loss was lowest at step {best} of {last}; the policy of that step "
-                "was kept.",
-                {"best": evidence.best_step, "last": int(last_step)},
-            ),
-            Message("Nothing to do. More preferences on new prompts would let it learn longer."),
-        )
     step, lowest = min(evidence.held_out_loss, key=lambda point: point[1])
-    rise = evidence.held_out_loss[-1][1] - lowest
-    if rise <= max(OVERFITTING_RISE, OVERFITTING_RISE_SHARE * abs(lowest)):
+    last = evidence.held_out_loss[-1][1]
+    if last - lowest <= max(OVERFITTING_RISE, OVERFITTING_RISE_SHARE * abs(lowest)):
         return None
-    shown = {"low": lowest, "last": lowest + rise, "step": int(step)}
+    shown = {"low": lowest, "last": last, "step": int(step)}
     if _rises(evidence.loss, since=step):
-        return Verdict(
-            Finding.UNSTABLE,
-            Severity.BAD,
-            Message("Training became unstable"),
+        return _unstable(
             Message(
                 "After step {step} both losses rise; the held-out loss went from {low:.3g} to "
                 "{last:.3g}.",
                 shown,
-            ),
-            Message("Halve the learning rate, or lengthen the warm-up, and start again."),
+            )
         )
     return Verdict(
         Finding.OVERFITTING,
@@ -207,6 +210,28 @@ def _overfitting(evidence: Evidence) -> Verdict | None:
             "higher beta, a lower learning rate and preferences on more different prompts help "
             "too."
         ),
+    )
+
+
+def _instability(evidence: Evidence) -> Verdict | None:
+    if len(evidence.loss) < FEWEST_POINTS:
+        return None
+    first, last = _ends(evidence.loss)
+    rise = last.mean - first.mean
+    by_chance = SURE * math.hypot(first.error, last.error)
+    if rise <= max(by_chance, CLEAR_CHANGE_SHARE * abs(first.mean)):
+        return None
+    shown = {"first": first.mean, "last": last.mean}
+    return _unstable(Message("The training loss rose from {first:.3g} to {last:.3g}.", shown))
+
+
+def _unstable(evidence: Message) -> Verdict:
+    return Verdict(
+        Finding.UNSTABLE,
+        Severity.BAD,
+        Message("Training became unstable"),
+        evidence,
+        Message("Halve the learning rate, or lengthen the warm-up, and start again."),
     )
 
 
@@ -231,7 +256,7 @@ def _unmoved_loss(loss: Series) -> Message | None:
     if len(loss) < FEWEST_POINTS:
         return None
     first, last = _ends(loss)
-    if first.mean - last.mean >= UNDERFITTING_FALL_SHARE * abs(first.mean):
+    if first.mean - last.mean >= CLEAR_CHANGE_SHARE * abs(first.mean):
         return None
     shown = {"first": first.mean, "last": last.mean}
     return Message("The training loss went from {first:.3g} to {last:.3g} only.", shown)
