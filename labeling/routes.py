@@ -1,7 +1,7 @@
 """The judging routes beside Gradio: plain JSON, answered in the time of one insert.
 
-Also sign-in, the reports of runs, and the guard that every request passes. A route resolves the actor, calls one
-service method and hands the result over.
+Also sign-in, the reports of runs, and the guard that every request passes. A route resolves the
+actor, calls one service method and hands the result over.
 """
 
 import asyncio

@@ -117,6 +117,8 @@ def make_run_dir(
     method: str = "dpo",
     rows: list[dict[str, Any]] | None = None,
     parent_adapter: Path | None = None,
+    reward_model: Path | None = None,
+    prompts: list[dict[str, Any]] | None = None,
     **options: Any,
 ) -> RunDir:
     """A run directory; `options` replace those in `OPTIONS`."""
@@ -128,11 +130,12 @@ def make_run_dir(
         base_model=str(base_model),
         parent_version="pol-000000",
         parent_adapter=str(parent_adapter) if parent_adapter else None,
+        reward_model=str(reward_model) if reward_model else None,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows
     data = write_rows(path.with_suffix(".parquet"), given)
-    return RunDir.create(path, spec, data=data, eval_prompts=eval_prompts())
+    return RunDir.create(path, spec, data=data, eval_prompts=prompts or eval_prompts())
 
 
 def run_here(run_dir: RunDir) -> RunResult:

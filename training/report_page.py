@@ -76,13 +76,13 @@ def render(spec: RunSpec, events: Sequence[Event], report: Mapping[str, Any]) ->
         "body",
         _head(spec, events),
         *_section("What the numbers say", _verdicts(report)),
-        *_section("What was asked", [_asked(spec, report)]),
+        *_section("What was asked", _pairs(_asked(spec, report))),
         *_section("Before and after", _measured(report)),
         *_section("Habits", _artefacts(report)),
         *_section("Curves", _curves(events)),
         *_section("Side by side", _samples(report)),
-        *_section("Time", [_table(("", ""), _timing(report))]),
-        *_section("Made with", [_table(("", ""), _environment(report))]),
+        *_section("Time", _pairs(_timing(report))),
+        *_section("Made with", _pairs(_environment(report))),
     )
     return "<!DOCTYPE html>\n" + tostring(
         el("html", _meta(spec), body, lang="en"), encoding="unicode", method="html"
@@ -142,9 +142,9 @@ def _verdicts(report: Mapping[str, Any]) -> list[Element]:
     ]
 
 
-def _asked(spec: RunSpec, report: Mapping[str, Any]) -> Element:
+def _asked(spec: RunSpec, report: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = report.get("data") or {}
-    rows = [
+    return [
         ("Method", method_named(spec.method).label),
         ("Trained from", spec.parent_version),
         ("Base model", spec.base_model),
@@ -154,7 +154,6 @@ def _asked(spec: RunSpec, report: Mapping[str, Any]) -> Element:
         *((f"Data: {name.replace('_', ' ')}", f"{value:,}") for name, value in counts.items()),
         *_own_options(spec, report),
     ]
-    return _table(("", ""), rows)
 
 
 def _own_options(spec: RunSpec, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -211,8 +210,8 @@ def _curves(events: Sequence[Event]) -> list[Element]:
     measured = {name for e in events if e.kind == EventKind.METRICS for name in e.data}
     names = {name.removeprefix(_HELD_OUT) for name in measured} - {"step"}
     order = [*(n for n in _CURVES if n in names), *sorted(names - set(_CURVES))]
-    charts = [_chart(name, events) for name in order]
-    return [el("div", *(chart for chart in charts if chart is not None), class_="curves")]
+    charts = [chart for chart in (_chart(name, events) for name in order) if chart is not None]
+    return [el("div", *charts, class_="curves")] if charts else []
 
 
 class _Frame(NamedTuple):
@@ -319,6 +318,11 @@ def _figure(value: float | None, unit: Unit) -> str:
     if value is None:
         return "—"
     return f"{100 * value:.1f} %" if unit is Unit.SHARE else f"{value:.3g}"
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> list[Element]:
+    """Names with their values; nothing where there are none."""
+    return [_table(("", ""), rows)] if rows else []
 
 
 def _table(

@@ -17,17 +17,16 @@ from training.verdicts import Evidence, Finding, Severity, Verdict, judge
 LN_2 = math.log(2)
 
 
-def curve(value: Callable[[float], float], *, steps: int = 60, noise: float = 0.0, seed: int = 0):  # type: ignore[no-untyped-def]
+def curve(
+    value: Callable[[float], float], *, steps: int = 60, noise: float = 0.0, seed: int = 0
+) -> list[tuple[float, float]]:
     """(step, value) over `steps`, where `value` gets the share of the way."""
     rng = random.Random(seed)
     return [(float(n), value(n / steps) + rng.gauss(0, noise)) for n in range(1, steps + 1)]
 
 
 def falling(to: float = 0.3, *, noise: float = 0.0, seed: int = 0) -> list[tuple[float, float]]:
-    found: list[tuple[float, float]] = curve(
-        lambda share: LN_2 + (to - LN_2) * share, noise=noise, seed=seed
-    )
-    return found
+    return curve(lambda share: LN_2 + (to - LN_2) * share, noise=noise, seed=seed)
 
 
 def held_out(*losses: float) -> list[tuple[float, float]]:
