@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from labeling.comparing import Comparing
     from labeling.exchange import Exchange
     from labeling.launching import Launching
+    from labeling.merged_models import MergedModels
+    from labeling.pipeline import Pipeline
     from labeling.practice import Practice
     from labeling.project import Project
     from labeling.promoting import Promoting
@@ -165,6 +167,8 @@ class Services:
     arena: Arena
     runs: RunService
     launching: Launching
+    pipeline: Pipeline
+    merged: MergedModels
     promoting: Promoting
     exchange: Exchange
     reviewing: Reviewing
@@ -185,6 +189,8 @@ def open_services(settings: Settings) -> Iterator[Services]:
     from labeling.comparing import Comparing
     from labeling.exchange import Exchange
     from labeling.launching import Launching
+    from labeling.merged_models import MergedModels
+    from labeling.pipeline import Pipeline
     from labeling.practice import Practice
     from labeling.project import Project
     from labeling.promoting import Promoting
@@ -244,6 +250,9 @@ def open_services(settings: Settings) -> Iterator[Services]:
         practice = Practice(store, rng=random.SystemRandom())
         exchange = Exchange(store, settings.data / "exports", on_imported=assignment.reload)
         stack.callback(exchange.close)
+        launching = Launching(store, runs, settings.data / "snapshots")
+        pipeline = Pipeline(store, launching, runs)
+        pipeline.catch_up()
         yield Services(
             store=store,
             sessions=sessions,
@@ -255,7 +264,9 @@ def open_services(settings: Settings) -> Iterator[Services]:
             comparing=Comparing(store, assignment, practice),
             arena=arena,
             runs=runs,
-            launching=Launching(store, runs, settings.data / "snapshots"),
+            launching=launching,
+            pipeline=pipeline,
+            merged=MergedModels(store, settings.data / "models"),
             promoting=Promoting(store, host, assignment, candidates),
             exchange=exchange,
             reviewing=Reviewing(store, assignment),

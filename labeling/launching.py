@@ -86,9 +86,9 @@ class Launching:
     ) -> Run:
         """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
-        Raises `BadInput` for no data, options out of bounds or a tuning that does not go on from
-        there, `Conflict` while another run is active, `PolicyUnavailable` before there is a policy
-        to start from.
+        `start` is a `Start` or the name of a policy version. Raises `BadInput` for no data, options
+        out of bounds or a tuning that does not go on from there, `Conflict` while another run is
+        active, `PolicyUnavailable` before there is a policy to start from.
         """
         require_lead(actor, "start training")
         chosen = _method(method)
@@ -156,9 +156,11 @@ class Launching:
         if live is None:
             raise PolicyUnavailable("There is no policy to start from yet; wait until it loads.")
         policy = policies.get(self._store, live.version)
-        if start != Start.BASE:
+        if start == Start.LIVE:
             return policy
-        return policies.base_of(self._store, policy.base_model) or policy
+        if start == Start.BASE:
+            return policies.base_of(self._store, policy.base_model) or policy
+        return policies.get(self._store, start)
 
     def _reward_model(self, run_id: str | None) -> str:
         if not run_id:

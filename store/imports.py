@@ -27,7 +27,16 @@ from store import (
 from store.db import Cursor, Store
 from store.errors import BadInput, BadRow
 from store.formats import registry
-from store.formats.item import Format, ImportedVerdict, Item, Parser, Response, SourceRow
+from store.formats.item import (
+    Format,
+    Holds,
+    ImportedVerdict,
+    Item,
+    Parser,
+    Response,
+    SourceRow,
+    Thumb,
+)
 from store.import_files import Found, RowFile
 from store.journal import Evidence
 from store.records import (
@@ -36,6 +45,7 @@ from store.records import (
     Judgment,
     Prompt,
     Purpose,
+    RatingScale,
     Verdict,
 )
 
@@ -50,12 +60,14 @@ class Use(StrEnum):
     PREFERENCES  pairs that the file has judged, with their prompts
     BOTH         those, and the prompts of rows that hold no pair
     PAIRS        the file's responses, to be judged by people here; its own verdicts are left out
+    THUMBS       single responses that the file calls good or bad, or shows for imitation
     """
 
     PROMPTS = "prompts"
     PREFERENCES = "preferences"
     BOTH = "both"
     PAIRS = "pairs"
+    THUMBS = "thumbs"
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class ImportReport:
 
     A row is known when all of it was in the store already. `refusals` are the first thousand.
     `preferences_added` are pairs that came with judgments, ties included; `pairs_added` are pairs
-    to be judged here.
+    to be judged here; `thumbs_added` are single responses that came with a thumb.
     """
 
     import_id: str
@@ -87,6 +99,7 @@ class ImportReport:
     prompts_added: int
     preferences_added: int
     pairs_added: int
+    thumbs_added: int
     judgments_added: int
     was_cancelled: bool
 
@@ -110,6 +123,7 @@ class _Added(NamedTuple):
     prompts: int = 0
     preferences: int = 0
     pairs: int = 0
+    thumbs: int = 0
     judgments: int = 0
 
     def plus(self, other: _Added) -> _Added:
@@ -236,6 +250,7 @@ class _Importing:
             prompts_added=self._added.prompts,
             preferences_added=self._added.preferences,
             pairs_added=self._added.pairs,
+            thumbs_added=self._added.thumbs,
             judgments_added=self._added.judgments,
             was_cancelled=was_cancelled,
         )
@@ -298,8 +313,15 @@ def _use(name: str | None) -> Use | None:
 
 def _checked_use(use: Use | None, format: Format) -> Use:
     if use is None:
-        return Use.BOTH if format.has_pairs else Use.PROMPTS
-    if use in (Use.PREFERENCES, Use.PAIRS) and not format.has_pairs:
+        return Use.BOTH if format.holds is Holds.PAIRS else Use.PROMPTS
+    if use is Use.THUMBS and format.holds is Holds.PAIRS:
+        raise BadInput(
+            "Files in the format {format} hold pairs of responses, no single ones. Import this "
+            "one with the use {use!r}.",
+            format=format.name,
+            use=Use.BOTH.value,
+        )
+    if use in (Use.PREFERENCES, Use.PAIRS) and format.holds is not Holds.PAIRS:
         raise BadInput(
             "Files in the format {format} hold no pairs of responses. Import this one with "
             "the use {use!r}.",
@@ -350,8 +372,12 @@ def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
     for item in items:
         if item.responses is None and plan.use in (Use.PREFERENCES, Use.PAIRS):
             continue
+        if plan.use is Use.THUMBS and item.thumb is None:
+            raise row.refuse("", "holds no response; import it with {use!r}", use=Use.PROMPTS.value)
         prompt = _prompt(plan, item)
         entry.prompts.append(prompt)
+        if plan.use is Use.THUMBS and item.thumb is not None:
+            _add_thumb(plan, entry, prompt, item.thumb)
         if item.responses is not None and plan.use is not Use.PROMPTS:
             _add_pair(plan, row, entry, prompt, item.responses, item.verdicts)
     return entry
@@ -396,6 +422,33 @@ def _add_pair(
         name = verdict.annotator or f"import:{plan.format.name}"
         entry.sources.add(name)
         entry.judgments.append(_judgment(plan, comparison, pair, name, verdict))
+
+
+def _add_thumb(plan: _Plan, entry: _Entry, prompt: Prompt, thumb: Thumb) -> None:
+    """A response by itself, rated by the file as a person would rate it here."""
+    completion = _completion(plan, prompt, Response(thumb.text))
+    comparison = Comparison(
+        _hash("rated", completion.id)[:24], prompt.id, (completion.id,), Purpose.COLLECT
+    )
+    name = f"import:{plan.format.name}"
+    annotator_id = annotators.source_id(name)
+    entry.completions.append(completion)
+    entry.comparisons.append(comparison)
+    entry.sources.add(name)
+    entry.judgments.append(
+        Judgment(
+            id=_hash("rating", comparison.id, annotator_id, str(thumb.is_liked))[:32],
+            comparison_id=comparison.id,
+            annotator_id=annotator_id,
+            lease_id=None,
+            verdict=Verdict.RATED,
+            displayed_completion_ids=comparison.completion_ids,
+            recorded_at=plan.now,
+            source=plan.import_id,
+            ratings=(int(thumb.is_liked),),
+            rating_scale=RatingScale.THUMBS,
+        )
+    )
 
 
 def _completion(plan: _Plan, prompt: Prompt, response: Response) -> Completion:
@@ -467,13 +520,15 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added
     comparisons.insert(cursor, list(pairs_new.values()), now=now)
     judgments.insert_imported(cursor, list(said_new.values()))
     judged = {j.comparison_id for j in said_new.values()}
-    preferences = sum(id in judged for id in pairs_new)
+    thumbs = sum(len(pair.completion_ids) == 1 for pair in pairs_new.values())
+    preferences = sum(id in judged for id in pairs_new) - thumbs
     return _Added(
         accepted=accepted,
         known=len(batch) - accepted,
         prompts=len(prompts_new),
         preferences=preferences,
-        pairs=len(pairs_new) - preferences,
+        pairs=len(pairs_new) - preferences - thumbs,
+        thumbs=thumbs,
         judgments=len(said_new),
     )
 

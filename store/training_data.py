@@ -75,7 +75,7 @@ _OF_COMPLETIONS = """
 _LIKED_BEST = """
     SELECT
         f.prompt_id, any_value(f.purpose) AS purpose, f.chosen_completion_id AS completion_id,
-        'chosen' AS kind, list_distinct(flatten(list(f.sources))) AS sources,
+        'chosen' AS kind, list_sort(list_distinct(flatten(list(f.sources)))) AS sources,
         max(f.max_judgment_seq) AS max_judgment_seq
     FROM preferences f
     WHERE NOT EXISTS (
@@ -85,11 +85,21 @@ _LIKED_BEST = """
     ) AND f.chosen_completion_id NOT IN (SELECT completion_id FROM demonstrations)
     GROUP BY f.prompt_id, f.chosen_completion_id
 """
+# Rated best: what a file showed for imitation was written for that, the rest is only liked.
+_RATED_BEST = """
+    SELECT r.prompt_id, r.purpose, r.completion_id,
+        CASE WHEN c.finish_reason = 'import' THEN 'demonstration' ELSE 'chosen' END AS kind,
+        r.sources, r.max_judgment_seq
+    FROM rated_completions r
+    JOIN completions c ON c.id = r.completion_id
+    WHERE r.rating = 1
+"""
 _DEMONSTRATIONS = f"""
     SELECT prompt_id, purpose, completion_id, 'demonstration' AS kind, [judgment_id] AS sources,
         seq AS max_judgment_seq
     FROM demonstrations
     UNION ALL BY NAME {_LIKED_BEST}
+    UNION ALL BY NAME {_RATED_BEST}
 """
 _RATINGS = """
     SELECT prompt_id, purpose, completion_id, 'rating' AS kind, rating > 0.5 AS label, sources,
@@ -99,7 +109,8 @@ _RATINGS = """
     SELECT
         any_value(prompt_id) AS prompt_id, any_value(purpose) AS purpose, completion_id,
         'pair' AS kind, sum(margin) > 0 AS label,
-        list_distinct(flatten(list(sources))) AS sources, max(max_judgment_seq) AS max_judgment_seq
+        list_sort(list_distinct(flatten(list(sources)))) AS sources,
+        max(max_judgment_seq) AS max_judgment_seq
     FROM (
         SELECT * EXCLUDE (chosen_completion_id), chosen_completion_id AS completion_id
         FROM preferences

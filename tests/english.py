@@ -36,6 +36,7 @@ SENTENCES = {
         "TooManyAttempts": 0,
         "RunDirBusy": 0,
         "ModelLoadError": 0,
+        "MergeFailed": 0,
         "PromptRejected": 0,
         "PromptOverlong": 0,
     },

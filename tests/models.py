@@ -7,9 +7,12 @@ greedy and sampled text to differ between models, adapters and prompts.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 END_OF_TEXT = "<|endoftext|>"
 START_OF_TURN = "<|im_start|>"
@@ -93,15 +96,19 @@ def build_tokenizer(
     return tokenizer
 
 
-def build_adapter(model_folder: Path, folder: Path, seed: int) -> Path:
-    """Write a LoRA adapter with random weights, large enough to change the text, into `folder`."""
+def build_adapter(
+    model_folder: Path, folder: Path, seed: int, config: PeftConfig | None = None
+) -> Path:
+    """Write an adapter with random weights, large enough to change the text, into `folder`.
+
+    `config` is the method's, of PEFT; a LoRA of all linear layers when it is not given.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
     from training.loading import load_base
 
-    model = load_base(model_folder)
-    config = LoraConfig(
+    config = config or LoraConfig(
         r=4,
         lora_alpha=16,
         target_modules="all-linear",
@@ -110,7 +117,28 @@ def build_adapter(model_folder: Path, folder: Path, seed: int) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        get_peft_model(model, config).save_pretrained(folder)
+        model = get_peft_model(load_base(model_folder), config)
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data.add_(torch.randn_like(weight) * 0.3)
+        model.save_pretrained(folder)
+    return folder
+
+
+def build_fine_tuned(
+    model_folder: Path, folder: Path, seed: int, *, dtype: str = "float32"
+) -> Path:
+    """Write a whole model, every weight a little off the base's, into `folder`: no tokenizer."""
+    import torch
+
+    from training.loading import load_base
+
+    model = load_base(model_folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for weight in model.parameters():
+            weight.data.add_(torch.randn_like(weight) * 0.1)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
     return folder
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.loading import context_length, stop_token_ids
 from training.streaming import Stream, TextPieces
+from training.virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
     import torch
@@ -291,9 +292,9 @@ def _generate_batch(
     input_ids, attention_mask = _left_padded([request.token_ids for request in requests], pad_id)
     following = _Following(tokenizer, requests, limits, stop_ids)
     with torch.no_grad(), _without_own_defaults(model):
-        sequences = model.generate(
-            input_ids=input_ids.to(device),
-            attention_mask=attention_mask.to(device),
+        generator, inputs = _prompted(model, input_ids.to(device), attention_mask.to(device))
+        sequences = generator.generate(
+            **inputs,
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=steps,
@@ -330,6 +331,16 @@ def _finished(
         if token_id in stop_ids:
             return row[: at + 1], FinishReason.STOP
     return row, FinishReason.LENGTH
+
+
+def _prompted(
+    model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model that generates, and what it is given of the prompts."""
+    virtual = VirtualTokens.of(model)
+    if virtual is None:
+        return model, {"input_ids": input_ids, "attention_mask": attention_mask}
+    return virtual.base, virtual.before(input_ids, attention_mask)
 
 
 def _left_padded(

@@ -6,6 +6,7 @@ it knows nothing of the store; importing it imports no torch.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import threading
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.messages import MessageError
+from training.virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -102,28 +105,33 @@ def load_base(
     here, while the library would draw them at random. Raises ModelLoadError.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    name = _checked_source(source)
-    more = {} if quantization is None else {"quantization_config": quantization}
-    try:
-        with _LOADING:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                name, dtype=getattr(torch, dtype), output_loading_info=True, **more
-            )
-    except _load_failures() as error:
-        raise _load_error("model", name, error) from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelLoadError(
-            "the model {name} lacks {lacking} of its weights ({missing} ...); copy or "
-            "download it again",
-            name=name,
-            lacking=len(report["missing_keys"]),
-            missing=missing,
-        )
+    model, _ = _read_model(
+        _checked_source(source), getattr(torch, dtype), quantization=quantization
+    )
     # The quantising library has placed the weights already, and refuses to have them moved.
     return model.eval() if quantization is not None else model.to(device).eval()
+
+
+def load_fine_tuned(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
+    """A whole model that was trained from `base`, ready to stand beside it.
+
+    It takes the base's device, number type and stop tokens. Raises ModelLoadError when its weights
+    are not, by name and shape, the very ones of `base`.
+    """
+    name = _checked_source(folder)
+    model, unknown = _read_model(name, base.dtype)
+    differing = unknown | {weight for weight, _ in _shapes(model) ^ _shapes(base)}
+    if differing:
+        raise ModelLoadError(
+            "the model {name} was not trained from this base model: {count} of its weights are "
+            "missing, unknown or of another shape ({example} ...); choose one that was",
+            name=name,
+            count=len(differing),
+            example=min(differing),
+        )
+    model.generation_config = copy.deepcopy(base.generation_config)
+    return model.to(base.device).eval()
 
 
 def has_distinct_pad(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -152,9 +160,15 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """How many tokens, prompt and completion together, the model has positions for."""
+    """How many tokens, prompt and completion together, the model has positions for.
+
+    Those that virtual tokens take are not counted.
+    """
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length if isinstance(length, int) else None
+    if not isinstance(length, int):
+        return None
+    virtual = VirtualTokens.of(model)
+    return length - virtual.count if virtual else length
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
@@ -252,6 +266,36 @@ def _choose_pad(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int | None)
         tokenizer.add_special_tokens({"pad_token": _ADDED_PAD})
     elif tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _read_model(
+    name: str, dtype: torch.dtype, *, quantization: Any = None
+) -> tuple[PreTrainedModel, set[str]]:
+    """A model, and the names of the weights in its files that it has no place for."""
+    from transformers import AutoModelForCausalLM
+
+    more = {} if quantization is None else {"quantization_config": quantization}
+    try:
+        with _LOADING:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, output_loading_info=True, **more
+            )
+    except _load_failures() as error:
+        raise _load_error("model", name, error) from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelLoadError(
+            "the model {name} lacks {lacking} of its weights ({missing} ...); copy or "
+            "download it again",
+            name=name,
+            lacking=len(report["missing_keys"]),
+            missing=missing,
+        )
+    return model, set(report["unexpected_keys"])
+
+
+def _shapes(model: PreTrainedModel) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(weight.shape)) for name, weight in model.named_parameters()}
 
 
 def _vocabulary_size(name: str) -> int | None:

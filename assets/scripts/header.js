@@ -42,15 +42,25 @@
     });
   }
 
-  /** Bring the tab to the front that the address names; on a narrow page it may be in the menu. */
+  /** Bring the tab to the front that the address names, as soon as Gradio has drawn it. */
   function openTab() {
     const name = location.hash.slice(1);
-    if (!name) return;
+    if (!name || clickTab(name)) return;
+    const drawn = new MutationObserver(() => {
+      if (clickTab(name)) drawn.disconnect();
+    });
+    drawn.observe(document.getElementById("ws-tabs"), { childList: true, subtree: true });
+  }
+
+  /** False when there is no such tab yet; on a narrow page it may be in the menu. */
+  function clickTab(name) {
     const label = t(`tab.${name.replaceAll("-", "_")}`);
     const inMenu = [...document.querySelectorAll("#ws-tabs .overflow-dropdown button")].find(
       (button) => button.textContent.trim() === label,
     );
-    (document.getElementById(`tab-${name}-button`) ?? inMenu)?.click();
+    const button = document.getElementById(`tab-${name}-button`) ?? inMenu;
+    button?.click();
+    return Boolean(button);
   }
 
   /** The address names the tab in front, so that a reload or a bookmark finds it again. */

@@ -116,7 +116,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, id: str | None
             for row in rows
         ),
     )
-    return el("div", el("table", head, body, class_="wsl-table", id=id), class_="wsl-scroll")
+    drawn = el("table", head, body, class_="wsl-table", id=id)
+    # What scrolls must be in reach of the keyboard.
+    return el("div", drawn, class_="wsl-scroll", tabindex=0)
 
 
 def definitions(rows: Sequence[tuple[str, str]]) -> Html:
@@ -176,7 +178,7 @@ def short_hash(sha256: str | None) -> Html:
 def code_block(text: str) -> Html:
     """Lines of code with a button that copies them."""
     copy = el("button", t("Copy"), type="button", class_="wsl-button wsl-copy", data_copy=text)
-    return el("div", el("pre", el("code", text)), copy, class_="wsl-code")
+    return el("div", el("pre", el("code", text), tabindex=0), copy, class_="wsl-code")
 
 
 def progress_bar(share: float | None, label: str, *, id: str | None = None) -> Html:

@@ -12,6 +12,8 @@ from fastapi.responses import FileResponse
 from labeling.candidates import Candidates
 from labeling.exchange import Exchange
 from labeling.launching import Launching
+from labeling.merged_models import MergedModels
+from labeling.pipeline import Pipeline
 from labeling.practice import Practice
 from labeling.project import Project
 from labeling.promoting import Promoting
@@ -52,7 +54,11 @@ class Services(Protocol):
     @property
     def launching(self) -> Launching: ...
     @property
+    def pipeline(self) -> Pipeline: ...
+    @property
     def promoting(self) -> Promoting: ...
+    @property
+    def merged(self) -> MergedModels: ...
     @property
     def exchange(self) -> Exchange: ...
     @property
@@ -86,9 +92,19 @@ def lead_tabs(services: Services) -> list[Tab]:
         Tab("quality", partial(quality.render, sessions, services.reviewing)),
         Tab(
             "train",
-            partial(train.render, sessions, services.launching, services.promoting, services.host),
+            partial(
+                train.render,
+                sessions,
+                services.launching,
+                services.pipeline,
+                services.promoting,
+                services.host,
+            ),
         ),
-        Tab("policies", partial(policies.render, sessions, services.promoting, services.host)),
+        Tab(
+            "policies",
+            partial(policies.render, sessions, services.promoting, services.merged, services.host),
+        ),
         Tab("export", partial(export.render, sessions, services.exchange)),
         Tab(
             "project",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ import gradio as gr
 from labeling import i18n
 from labeling.access import Actor
 from labeling.i18n import mark, plural, say, t
+from labeling.merged_models import MergedModels, MergeWork, difference
 from labeling.promoting import Duel, Promoting, VersionRow
 from labeling.sessions import Sessions
 from labeling.ui import actions, html
@@ -38,17 +40,22 @@ _KINDS = {
 }
 
 
-def render(sessions: Sessions, promoting: Promoting, host: PolicyHost) -> None:
+def render(
+    sessions: Sessions, promoting: Promoting, merged: MergedModels, host: PolicyHost
+) -> None:
     """Draw the tab."""
-    PoliciesTab(sessions, promoting, host).draw()
+    PoliciesTab(sessions, promoting, merged, host).draw()
 
 
 class PoliciesTab:
     """The tab's components and what happens on them."""
 
-    def __init__(self, sessions: Sessions, promoting: Promoting, host: PolicyHost) -> None:
+    def __init__(
+        self, sessions: Sessions, promoting: Promoting, merged: MergedModels, host: PolicyHost
+    ) -> None:
         self._sessions = sessions
         self._promoting = promoting
+        self._merged = merged
         self._host = host
 
     def draw(self) -> None:
@@ -83,7 +90,10 @@ class PoliciesTab:
         return self._everything(actor) | {self.swap: EMPTY}
 
     def act(self, actor: Actor, action: Action) -> dict[Any, Any]:
-        """Make another version live."""
+        """Make another version live, or one into a model of its own."""
+        if action.act == "merge":
+            self._merged.start(actor, action.key)
+            return self._everything(actor) | {self.swap: EMPTY}
         if action.act == "promote":
             report = self._promoting.promote(actor, action.key)
         elif action.act == "roll-back":
@@ -102,11 +112,14 @@ class PoliciesTab:
         names = {person.id: person.name for person in self._sessions.people(actor)}
         status, now = self._host.status(), utc_now()
         can_promote = status.state is HostState.READY
+        merging = self._merged.work(actor)
+        models = version_models(self._merged.folders(actor), merging)
+        is_merging = merging is not None and merging.error is None
         return {
             self.live: live_card(rows, history, status),
-            self.versions: version_list(rows, can_promote=can_promote, now=now),
+            self.versions: version_list(rows, models, can_promote=can_promote, now=now),
             self.history: history_card(history, names, now),
-            self.timer: gr.Timer(active=status.state is HostState.LOADING),
+            self.timer: gr.Timer(active=status.state is HostState.LOADING or is_merging),
         }
 
 
@@ -157,11 +170,36 @@ def live_card(rows: Sequence[VersionRow], history: Sequence[Promotion], status: 
     return html.section(t("Live"), body, trouble, aside=back)
 
 
-def version_list(rows: Sequence[VersionRow], *, can_promote: bool, now: datetime) -> Html:
-    """Every version as a card, newest first."""
+def version_models(folders: Mapping[str, Path], merging: MergeWork | None) -> dict[str, Html]:
+    """What there is to say of each version as a model of its own."""
+    told = {
+        version: el(
+            "span",
+            el("code", str(folder)),
+            " ",
+            t("differs by {nats:.1g} nats at most", nats=difference(folder)),
+        )
+        for version, folder in folders.items()
+    }
+    if merging is not None:
+        told[merging.version] = (
+            html.pill(t("being merged"), "accent")
+            if merging.error is None
+            else el("span", html.pill(t("failed"), "bad"), " ", merging.error)
+        )
+    return told
+
+
+def version_list(
+    rows: Sequence[VersionRow], models: Mapping[str, Html], *, can_promote: bool, now: datetime
+) -> Html:
+    """Every version as a card, newest first; `models` tells of those that were merged."""
     if not rows:
         return html.empty(t("No policy yet"), t("One appears when the base model has been loaded."))
-    cards = [_version(row, can_promote=can_promote, now=now) for row in rows]
+    cards = [
+        _version(row, models.get(row.policy.version), can_promote=can_promote, now=now)
+        for row in rows
+    ]
     return el(
         "section", el("h3", t("Versions")), el("div", *cards, class_="wsl-versions"), id="versions"
     )
@@ -185,7 +223,7 @@ def history_card(history: Sequence[Promotion], names: Mapping[str, str], now: da
     return html.section(t("History"), html.table(heads, rows, id="policy-history"))
 
 
-def _version(row: VersionRow, *, can_promote: bool, now: datetime) -> Html:
+def _version(row: VersionRow, model: Html | None, *, can_promote: bool, now: datetime) -> Html:
     policy = row.policy
     if row.is_live:
         state = html.pill(t("live"), "good")
@@ -205,6 +243,7 @@ def _version(row: VersionRow, *, can_promote: bool, now: datetime) -> Html:
             *_training_of(policy),
             (t("Base"), el("span", _short_name(policy.base_model), title=policy.base_model)),
             (t("Made|when"), html.ago(policy.created_at, now)),
+            *_model_of(policy, model),
         ]
     )
     classes = "wsl-card wsl-version wsl-version-live" if row.is_live else "wsl-card wsl-version"
@@ -282,6 +321,19 @@ def _training_of(policy: Policy) -> list[tuple[str, str]]:
         (t("Snapshot"), html.short_hash(policy.snapshot_id)),
         (t("Adapter"), html.short_hash(policy.adapter_sha256)),
     ]
+
+
+def _model_of(policy: Policy, model: Html | None) -> list[tuple[str, str]]:
+    """Nothing for a base model."""
+    if policy.adapter_path is None:
+        return []
+    exporter = html.button(
+        t("Export"),
+        "merge",
+        key=policy.version,
+        title=t("Merge the adapter into the base model, check the result, and keep it."),
+    )
+    return [(t("As one model"), model or exporter)]
 
 
 def _short_name(base_model: str) -> str:

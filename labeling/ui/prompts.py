@@ -20,6 +20,7 @@ from labeling.ui.html import EMPTY, Html, el
 from store.db import utc_now
 from store.errors import BadInput
 from store.formats import registry
+from store.formats.item import Holds
 from store.import_files import RowFile
 from store.imports import ImportProgress, ImportRecord, ImportReport, Use
 from store.prompts import PromptCount
@@ -34,7 +35,13 @@ _USES = (
     ("Prompts to judge: the live policy answers them here", Use.PROMPTS),
     ("Ready preferences: pairs that the file has judged", Use.PREFERENCES),
     ("Pairs to judge here: its responses, without its verdicts", Use.PAIRS),
+    ("Answers to learn from: thumbs up or down, or shown for imitation", Use.THUMBS),
 )
+_HOLDS = {
+    Holds.PAIRS: mark("pairs"),
+    Holds.THUMBS: mark("single answers"),
+    Holds.SOMETIMES_THUMBS: mark("single answers, where there are any"),
+}
 _LANGUAGES = {"en": mark("English"), "zh": mark("Chinese")}
 
 
@@ -208,6 +215,7 @@ def report_card(report: ImportReport) -> Html:
             (t("Read as"), report.format),
             (t("New prompts"), f"{report.prompts_added:,}"),
             (t("New preferences"), f"{report.preferences_added:,}"),
+            (t("New answers to learn from"), f"{report.thumbs_added:,}"),
             (t("New pairs to judge"), f"{report.pairs_added:,}"),
             (t("Judgments of the file"), f"{report.judgments_added:,}"),
         ]
@@ -294,9 +302,7 @@ def past_card(imports: Sequence[ImportRecord], now: datetime) -> Html:
 def formats_card() -> Html:
     """What can be read."""
     kinds = listed(RowFile.KINDS)
-    rows = [
-        [el("b", f.name), t(f.columns), t("yes") if f.has_pairs else "—"] for f in registry.FORMATS
-    ]
+    rows = [[el("b", f.name), t(f.columns), t(_HOLDS[f.holds])] for f in registry.FORMATS]
     body = el(
         "details",
         el(
@@ -306,7 +312,7 @@ def formats_card() -> Html:
                 n=len(registry.FORMATS),
             ),
         ),
-        html.table((t("Format"), t("Columns"), t("Pairs")), rows),
+        html.table((t("Format"), t("Columns"), t("Holds")), rows),
         class_="wsl-formats",
     )
     note = t(

@@ -15,9 +15,10 @@ from labeling import i18n
 from labeling.access import Actor
 from labeling.i18n import mark, plural, t
 from labeling.launching import Launching, RunView, Start
+from labeling.pipeline import Pipeline
 from labeling.promoting import Promoting
 from labeling.sessions import Sessions
-from labeling.ui import actions, form, html, run_charts, run_view
+from labeling.ui import actions, form, html, pipeline_view, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
 from store.db import utc_now
@@ -58,20 +59,30 @@ _ROWS = {
 
 
 def render(
-    sessions: Sessions, launching: Launching, promoting: Promoting, host: PolicyHost
+    sessions: Sessions,
+    launching: Launching,
+    pipeline: Pipeline,
+    promoting: Promoting,
+    host: PolicyHost,
 ) -> None:
     """Draw the tab."""
-    TrainTab(sessions, launching, promoting, host).draw()
+    TrainTab(sessions, launching, pipeline, promoting, host).draw()
 
 
 class TrainTab:
     """The tab's components and what happens on them."""
 
     def __init__(
-        self, sessions: Sessions, launching: Launching, promoting: Promoting, host: PolicyHost
+        self,
+        sessions: Sessions,
+        launching: Launching,
+        pipeline: Pipeline,
+        promoting: Promoting,
+        host: PolicyHost,
     ) -> None:
         self._sessions = sessions
         self._launching = launching
+        self._pipeline = pipeline
         self._promoting = promoting
         self._host = host
 
@@ -88,6 +99,7 @@ class TrainTab:
                 self.data = actions.area("train-data")
                 with gr.Column(elem_classes="wsl-card wsl-setup"):
                     self._draw_setup()
+                self.pipeline = actions.area("train-pipeline")
             with gr.Column(scale=7, min_width=320, elem_classes="wsl-main"):
                 with gr.Column(elem_classes="wsl-card"):
                     self.status = actions.area("run-view")
@@ -143,7 +155,7 @@ class TrainTab:
         everything = [
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
-            *(self.why_not, self.preset, self.about, self.reward_run),
+            *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
         ]
         fields = [field for f in self.forms.values() for field in f.fields.values()]
         groups = [f.group for f in self.forms.values()]
@@ -179,9 +191,12 @@ class TrainTab:
             everything,
             **quiet,
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
-        for place in (self.actions, self.runs):
+        for place in (self.actions, self.runs, self.pipeline):
             actions.on_action(
-                place, acted(self._sessions, self.act), [self.shown, self.method], everything
+                place,
+                acted(self._sessions, self.act),
+                [self.shown, self.method, self.start_from],
+                everything,
             )
 
     def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
@@ -240,8 +255,10 @@ class TrainTab:
         )
         return self._everything(actor, run.id, method)
 
-    def act(self, actor: Actor, action: Action, shown: str, method: str) -> dict[Any, Any]:
-        """A button of the run or of the list of runs was pressed."""
+    def act(
+        self, actor: Actor, action: Action, shown: str, method: str, start: str
+    ) -> dict[Any, Any]:
+        """A button of the run, of the list of runs or of the pipeline was pressed."""
         if action.act == "log":
             return self._log(actor, action.key)
         if action.act == "promote":
@@ -249,6 +266,12 @@ class TrainTab:
             return self._everything(actor, shown, method) | {
                 self.swap: promoted(report, id="run-promoted")
             }
+        if action.act == "start-pipeline":
+            state = self._pipeline.start(actor, start=start)
+            return self._everything(actor, state.run_ids[state.current or ""], method)
+        if action.act == "stop-pipeline":
+            self._pipeline.stop(actor)
+            return self._everything(actor, shown, method)
         if action.act == "cancel":
             self._launching.cancel(actor, action.key)
         elif action.act == "resume":
@@ -283,6 +306,11 @@ class TrainTab:
         now = utc_now()
         return {
             self.data: data_card(method, amount, self._launching.counts(actor)),
+            self.pipeline: pipeline_view.start_card(
+                self._pipeline.state(actor),
+                {run.id: run for run in runs},
+                is_busy=any(not run.state.is_final for run in runs),
+            ),
             self.reward_run: gr.Dropdown(
                 [(_reward_label(run), run.id) for run in reward_runs],
                 value=reward_runs[0].id if reward_runs else None,

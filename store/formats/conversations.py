@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from store.formats.item import Format, ImportedVerdict, Item, Response, SourceRow, alone
+from store.formats.item import (
+    Format,
+    Holds,
+    ImportedVerdict,
+    Item,
+    Response,
+    SourceRow,
+    Thumb,
+    alone,
+)
 from store.records import Message
 
 _ROLES = {
@@ -101,15 +110,20 @@ def parse_sharegpt(row: SourceRow) -> list[Item]:
 
 
 def parse_kto(row: SourceRow) -> list[Item]:
-    """TRL's unpaired thumbs; only the prompt is kept, since a thumb compares nothing."""
-    if row.values.get("label") in (None, ""):
-        raise row.refuse("label", "is missing")
-    field = "prompt" if row.values.get("prompt") is not None else "messages"
-    return [_prompt_item(row, field)]
+    """TRL's unpaired thumbs: a completion, or the last turn of `messages`, and a label."""
+    is_liked = _label(row)
+    if row.values.get("prompt") is None:
+        item = _prompt_item(row, "messages")
+        return [item._replace(thumb=item.thumb and item.thumb._replace(is_liked=is_liked))]
+    said = messages_of(row, "completion", row.values.get("completion") or "")
+    item = _prompt_item(row, "prompt")
+    if not said or not said[-1]["content"].strip():
+        raise row.refuse("completion", "is empty")
+    return [item._replace(thumb=Thumb(said[-1]["content"], is_liked))]
 
 
 def parse_prompt(row: SourceRow) -> list[Item]:
-    """A prompt alone; a reply at the end of `messages` is left out."""
+    """A prompt alone; a reply at the end of `messages` is there to be imitated."""
     fields = ("prompt", "messages", "conversations")
     field = next((f for f in fields if row.values.get(f) is not None), "prompt")
     if row.values.get(field) is None:
@@ -118,8 +132,15 @@ def parse_prompt(row: SourceRow) -> list[Item]:
 
 
 def _prompt_item(row: SourceRow, field: str) -> Item:
-    messages = without_reply(messages_of(row, field, row.values[field]))
-    return Item(prompt_of(row, field, messages), row.optional("language"), row.split())
+    turns = messages_of(row, field, row.values[field])
+    messages = without_reply(turns)
+    reply = turns[-1]["content"] if len(turns) > len(messages) else ""
+    return Item(
+        prompt_of(row, field, messages),
+        row.optional("language"),
+        row.split(),
+        thumb=Thumb(reply, is_liked=True) if reply.strip() else None,
+    )
 
 
 def _message(row: SourceRow, field: str, turn: Any) -> Message:
@@ -188,6 +209,16 @@ def _common_length(a: str, b: str) -> int:
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
+def _label(row: SourceRow) -> bool:
+    value = row.values.get("label")
+    if value in (None, ""):
+        raise row.refuse("label", "is missing")
+    known = {"true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in known:
+        raise row.refuse("label", "should be true or false, but is {value!r}", value=value)
+    return known[str(value).lower()]
+
+
 def _strength(row: SourceRow) -> int:
     value = row.values.get("strength")
     if value in (None, ""):
@@ -201,28 +232,28 @@ FORMATS = (
     Format(
         "sharegpt",
         "conversations, chosen, rejected",
-        True,
+        Holds.PAIRS,
         lambda v: {"conversations", "chosen", "rejected"} <= v.keys(),
         alone(parse_sharegpt),
     ),
     Format(
         "trl",
         "prompt (optional), chosen, rejected",
-        True,
+        Holds.PAIRS,
         lambda v: {"chosen", "rejected"} <= v.keys(),
         alone(parse_trl),
     ),
     Format(
         "kto",
         "prompt, completion, label or messages, label",
-        False,
+        Holds.THUMBS,
         lambda v: "label" in v and ({"prompt", "completion"} <= v.keys() or "messages" in v),
         alone(parse_kto),
     ),
     Format(
         "prompts",
         "prompt or messages, optionally language and split",
-        False,
+        Holds.SOMETIMES_THUMBS,
         lambda v: bool({"prompt", "messages", "conversations"} & v.keys()),
         alone(parse_prompt),
     ),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from store.errors import BadInput
 from store.formats.conversations import prompt_of
-from store.formats.item import Format, ImportedVerdict, Item, Parser, Response, SourceRow
+from store.formats.item import Format, Holds, ImportedVerdict, Item, Parser, Response, SourceRow
 
 MAX_COMPARISONS_BYTES = 256 * 2**20
 _WINNERS = ("left", "right", "tie")
@@ -123,7 +123,7 @@ FORMATS = (
     Format(
         "llmfao",
         "id, text, model_x, result_x, model_y, result_y",
-        True,
+        Holds.PAIRS,
         lambda v: {"id", "text", "model_x", "result_x", "model_y", "result_y"} <= v.keys(),
         crowd_parser,
     ),

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from store.formats.conversations import pair_of, prompt_of
-from store.formats.item import Format, ImportedVerdict, Item, Response, SourceRow, alone
+from store.formats.item import (
+    Format,
+    Holds,
+    ImportedVerdict,
+    Item,
+    Response,
+    SourceRow,
+    Thumb,
+    alone,
+)
 from store.records import Message
 
 _PANDALM_WINNER = {0: None, 1: 0, 2: 1}
 
 
 def parse_alpaca(row: SourceRow) -> list[Item]:
-    """The prompt of a demonstration; its `output` was written for imitation, not for comparing."""
-    messages = _asked(row)
-    return [Item(prompt_of(row, "instruction", messages), row.optional("language"), row.split())]
+    """A demonstration: its `output` was written for imitation, not for comparing."""
+    prompt = prompt_of(row, "instruction", _asked(row))
+    answer = row.optional("output")
+    thumb = Thumb(answer, is_liked=True) if answer else None
+    return [Item(prompt, row.optional("language"), row.split(), thumb=thumb)]
 
 
 def parse_alpaca_pair(row: SourceRow) -> list[Item]:
@@ -62,21 +73,21 @@ FORMATS = (
     Format(
         "pandalm",
         "instruction, input, response1, response2, annotator1 …",
-        True,
+        Holds.PAIRS,
         lambda v: {"instruction", "response1", "response2", "annotator1"} <= v.keys(),
         alone(parse_pandalm),
     ),
     Format(
         "alpaca-preference",
         "instruction, input, chosen, rejected",
-        True,
+        Holds.PAIRS,
         lambda v: {"instruction", "chosen", "rejected"} <= v.keys(),
         alone(parse_alpaca_pair),
     ),
     Format(
         "alpaca",
         "instruction, input, output",
-        False,
+        Holds.THUMBS,
         lambda v: {"instruction", "output"} <= v.keys(),
         alone(parse_alpaca),
     ),

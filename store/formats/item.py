@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,13 @@ class Response(NamedTuple):
     author: str | None = None
 
 
+class Thumb(NamedTuple):
+    """A single response that a file calls good or bad; what is shown for imitation is good."""
+
+    text: str
+    is_liked: bool
+
+
 class ImportedVerdict(NamedTuple):
     """What one annotator of the file said of an item's two responses (0 and 1).
 
@@ -106,7 +114,7 @@ class ImportedVerdict(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A prompt and, unless it stands alone, two responses with what was said of them.
+    """A prompt and, unless it stands alone, two responses with what was said of them, or one.
 
     `language` and `split` are None when the file leaves them to us.
     """
@@ -116,9 +124,18 @@ class Item(NamedTuple):
     split: Split | None = None
     responses: tuple[Response, Response] | None = None
     verdicts: tuple[ImportedVerdict, ...] = ()
+    thumb: Thumb | None = None
 
 
 Parser = Callable[[SourceRow], list[Item]]
+
+
+class Holds(StrEnum):
+    """What rows of a format hold beside prompts."""
+
+    PAIRS = "pairs"
+    THUMBS = "thumbs"
+    SOMETIMES_THUMBS = "sometimes thumbs"
 
 
 class Format(NamedTuple):
@@ -126,7 +143,7 @@ class Format(NamedTuple):
 
     name: str
     columns: str
-    has_pairs: bool
+    holds: Holds
     matches: Callable[[Mapping[str, Any]], bool]
     parser: Callable[[Path], Parser]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from store.formats.conversations import messages_of, prompt_of
-from store.formats.item import Format, Item, Response, SourceRow, alone
+from store.formats.item import Format, Holds, Item, Response, SourceRow, alone
 
 _COLUMNS = (
     ("response_a", "response_b"),
@@ -38,7 +38,7 @@ FORMATS = (
     Format(
         "pairs",
         "prompt, response_a, response_b",
-        True,
+        Holds.PAIRS,
         lambda v: ("prompt" in v or "instruction" in v) and _columns(v) is not None,
         alone(parse_pair),
     ),

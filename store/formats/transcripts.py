@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from store.formats.conversations import messages_of, pair_of
-from store.formats.item import Format, Item, SourceRow, alone
+from store.formats.item import Format, Holds, Item, SourceRow, alone
 from store.records import Message
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
@@ -55,4 +55,6 @@ def _is_transcript(values: Mapping[str, Any]) -> bool:
     )
 
 
-FORMATS = (Format("hh-rlhf", "chosen, rejected", True, _is_transcript, alone(parse_transcripts)),)
+FORMATS = (
+    Format("hh-rlhf", "chosen, rejected", Holds.PAIRS, _is_transcript, alone(parse_transcripts)),
+)

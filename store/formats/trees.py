@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from store.formats.conversations import prompt_of
-from store.formats.item import Format, ImportedVerdict, Item, Response, SourceRow, alone
+from store.formats.item import Format, Holds, ImportedVerdict, Item, Response, SourceRow, alone
 from store.records import Message
 
 
@@ -91,7 +91,7 @@ FORMATS = (
     Format(
         "oasst",
         "prompt with replies and their ranks, or message with replies",
-        True,
+        Holds.PAIRS,
         _is_tree,
         alone(parse_tree),
     ),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from labeling.sessions import add_person
@@ -16,6 +15,7 @@ from store import guidelines
 from store.db import Store
 from store.records import Role
 from tests.builders import make_comparison, make_preference, make_prompt
+from tests.e2e.axe import NARROW, WIDE, assert_accessible
 from tests.e2e.conftest import PASSWORD, TOUR_SEEN, RunningApp, wait_for_item
 from tests.e2e.lead_page import open_tab
 from tests.e2e.test_prose import ARABIC, TECHNICAL
@@ -23,9 +23,6 @@ from tests.e2e.test_prose import ARABIC, TECHNICAL
 ME = "**/api/me"
 ITEMS = "**/api/judging/items"
 JUDGMENTS = "**/api/judging/judgments"
-LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-WIDE: ViewportSize = {"width": 1280, "height": 900}
-NARROW: ViewportSize = {"width": 360, "height": 740}
 LEAD_TABS = ("prompts", "train", "policies", "export", "project", "people")
 
 
@@ -77,38 +74,6 @@ def judging(page: Page) -> Iterator[Page]:
     wait_for_item(page)
     yield page
     page.unroute_all()
-
-
-def assert_accessible(page: Page) -> None:
-    """No rule of WCAG 2.2 AA is broken at either width, nor a colour in either mode."""
-    found = [*_broken(page, "wide, light", {"type": "tag", "values": LEVELS})]
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function("!document.querySelector('#ws-tabs') || document.body.matches('.dark')")
-    found += _broken(page, "wide, dark", {"type": "rule", "values": ["color-contrast"]})
-    page.emulate_media(color_scheme="light")
-    page.wait_for_function("!document.body.matches('.dark')")
-    page.set_viewport_size(NARROW)
-    found += _broken(page, "narrow, light", {"type": "tag", "values": LEVELS})
-    page.set_viewport_size(WIDE)
-    assert not found, "\n".join(found)
-
-
-def _broken(page: Page, where: str, rules: dict[str, Any]) -> Iterator[str]:
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE_SCRIPT)
-        # A colour on its way from one mode to the other belongs to neither.
-        page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
-    found: list[str] = page.evaluate(
-        """async (runOnly) => {
-          const { violations } = await axe.run(document, { runOnly, resultTypes: ["violations"] });
-          return violations.flatMap(({ id, nodes }) => nodes
-            .map(({ target, failureSummary, html }) =>
-              `${id} at ${target}: ${failureSummary} ${html.slice(0, 200)}`));
-        }""",
-        rules,
-    )
-    for violation in found:
-        yield f"{where}: {violation}"
 
 
 def test_sign_in(page: Page, app: RunningApp) -> None:

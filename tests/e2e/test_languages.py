@@ -13,6 +13,7 @@ from labeling.verdicts import FlagKind
 from store.db import Store
 from store.records import Flag
 from tests.builders import make_annotator, make_comparison
+from tests.e2e.axe import NARROW, assert_accessible
 from tests.e2e.conftest import NewVisitor, RunningApp, Snap
 from tests.e2e.lead_page import (
     RUN_TIMEOUT_MS,
@@ -26,7 +27,8 @@ from tests.e2e.lead_page import (
 TABS = ("prompts", "quality", "train", "policies", "export", "project", "people")
 # Names, which are the same in every language; code and what people wrote are not looked at.
 NAMES = re.compile(
-    r"DPO|KL|Beta|LoRA alpha|JSON Lines|Parquet|Whetstone|SHA-256|you|en|.* (UTC|KB)"
+    r"DPO|KTO|SFT|PPO|RLOO|GRPO|KL|Beta|beta × KL|LoRA alpha"
+    r"|JSON Lines|Parquet|Whetstone|SHA-256|you|en|.* (UTC|KB)"
     r"|\w+(, \w+)+( …)?"
 )
 # All that can be read, piece by piece, but for code and for texts in a language of their own.
@@ -140,9 +142,28 @@ def test_no_english_is_left_on_the_leads_tabs_in_chinese(
         unfold(page, tab)
         left[tab] = english_on(page)
         snap(page, f"zh-{tab}")
+        assert_accessible(page)
 
     assert not any(left.values()), left
     expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
+
+
+def test_the_pages_of_annotators_are_accessible_in_chinese(
+    led: RunningApp, new_visitor: NewVisitor
+) -> None:
+    page = open_page(new_visitor, led.url, locale="zh-CN")
+    for tab in ("compare", "arena", "my-work"):
+        page.click(f"#tab-{tab}-button")
+        page.locator(f"#tab-{tab}").wait_for()
+        assert_accessible(page)
+
+
+def test_an_address_opens_its_tab_on_a_narrow_page_too(
+    led: RunningApp, new_visitor: NewVisitor
+) -> None:
+    page = new_visitor(led.url, viewport=NARROW, locale="en-US").open_page()
+    page.goto(f"{led.url}/lead/#project")
+    expect(page.locator("#project-save")).to_be_visible(timeout=30_000)
 
 
 def test_decided_flags_are_told_in_chinese_and_switch_with_the_tab(

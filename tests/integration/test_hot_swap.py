@@ -219,14 +219,14 @@ def test_an_adapter_that_lacks_weights_is_refused(policy: LocalPolicy, own_adapt
         policy.load(register(own_adapter, "pol-5"))
 
 
-@pytest.mark.parametrize("field", [{"task_type": "SEQ_CLS"}, {"peft_type": "PREFIX_TUNING"}])
-def test_what_is_not_a_lora_adapter_of_a_language_model_is_refused(
+@pytest.mark.parametrize("field", [{"task_type": "SEQ_CLS"}, {"peft_type": "POLY"}])
+def test_what_needs_more_than_text_or_is_no_language_model_is_refused(
     policy: LocalPolicy, own_adapter: Path, field: dict[str, str]
 ) -> None:
     config = own_adapter / "adapter_config.json"
     values = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps(values | field), encoding="utf-8")
-    with pytest.raises(BadInput, match="only a LoRA adapter"):
+    with pytest.raises(BadInput, match="only a language model's adapters"):
         policy.load(register(own_adapter, "pol-5"))
 
 

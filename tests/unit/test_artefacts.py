@@ -198,6 +198,22 @@ def test_one_apology_more_in_fifty_responses_is_no_alarm() -> None:
     assert not change.is_alarming
 
 
+def test_certain_growth_that_few_readers_meet_is_no_alarm() -> None:
+    plain = [Response(f"Open item {n}.", True) for n in range(100)]
+    before = [Response("Sorry.", True)] * 5 + plain[5:]
+    after = [Response("Sorry.", True)] * 14 + plain[14:]
+
+    change = changes(before, after)[Artefact.APOLOGIES]
+
+    assert change.low > 0
+    assert change.growth > 1
+    assert not change.is_alarming
+
+
+def test_a_curly_apostrophe_hides_nothing() -> None:
+    assert seen("I’m just an AI.")[Artefact.AI_MENTION] == 1
+
+
 def test_counts_are_per_hundred_responses() -> None:
     before = [Response("Fine.", True)] * 4
     after = [Response("Sorry. Sorry!", False), *before[1:]]

@@ -38,7 +38,7 @@ def in_components() -> set[str]:
     nobody = SimpleNamespace(
         **dict.fromkeys(
             (
-                *("sessions", "exchange", "launching", "promoting", "host"),
+                *("sessions", "exchange", "launching", "pipeline", "promoting", "merged", "host"),
                 *("project", "candidates", "reviewing", "practice"),
             )
         )

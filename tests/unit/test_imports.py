@@ -25,6 +25,7 @@ from store.db import Store
 from store.errors import BadInput
 from store.imports import ImportProgress, ImportReport
 from store.records import Judgment, Prompt, Role, Split, Verdict
+from store.training_data import Kind, select
 
 Row = Mapping[str, Any]
 
@@ -867,3 +868,53 @@ def test_a_cancelled_import_can_be_finished_later(store: Store, tmp_path: Path) 
 
     assert first.accepted + second.accepted == 1200
     assert second.known == first.accepted
+
+
+def test_answers_of_a_file_become_demonstrations_and_thumbs(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"instruction": "Add one.", "input": "1", "output": "2"},
+        {"instruction": "Say nothing.", "input": "", "output": ""},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = imports.import_file(store, path, created_by="lea", use="thumbs", held_out_share=0)
+    assert (report.thumbs_added, report.preferences_added, report.refused) == (1, 0, 1)
+    assert "holds no response" in str(report.refusals[0])
+    (found,) = rows_of_kind(store, Kind.DEMONSTRATIONS)
+    assert (found["completion"][0]["content"], found["kind"]) == ("2", "demonstration")
+    (thumb,) = rows_of_kind(store, Kind.RATINGS)
+    assert (thumb["label"], thumb["kind"]) == (True, "rating")
+    assert thumb["judgment_ids"] == found["judgment_ids"] != []
+
+
+def test_a_kto_file_keeps_its_thumbs_up_and_down(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "kto.jsonl"
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Go away."}]
+    rows = [
+        {"prompt": "Who?", "completion": "Me.", "label": True},
+        {"messages": turns, "label": False},
+        {"prompt": "Why?", "completion": "Because.", "label": "perhaps"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = imports.import_file(store, path, created_by="lea", use="thumbs", held_out_share=0)
+    assert (report.thumbs_added, report.refused) == (2, 1)
+    assert "true or false" in str(report.refusals[0])
+    assert {
+        (row["completion"][0]["content"], row["label"]) for row in rows_of_kind(store, Kind.RATINGS)
+    } == {("Me.", True), ("Go away.", False)}
+    again = imports.import_file(store, path, created_by="lea", use="thumbs", held_out_share=0)
+    assert (again.thumbs_added, again.judgments_added) == (0, 0)
+
+
+def test_a_file_of_pairs_holds_no_single_answers(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "Who?", "chosen": "Me.", "rejected": "No."}) + "\n")
+    with pytest.raises(BadInput, match="no single ones"):
+        imports.import_file(store, path, created_by="lea", use="thumbs")
+
+
+def rows_of_kind(store: Store, kind: Kind) -> list[dict[str, Any]]:
+    with store.read() as cursor:
+        found = cursor.execute(select(kind))
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

@@ -73,6 +73,17 @@ def test_both_losses_rising_is_no_over_fitting_but_unstable() -> None:
     assert found == {Finding.UNSTABLE}
 
 
+def test_noise_on_a_training_loss_that_has_settled_is_not_taken_for_a_rise() -> None:
+    measured = held_out(0.6, 0.5, 0.55, 0.7)
+    settled = [
+        curve(lambda share: max(0.1, LN_2 - 2 * share), noise=0.05, seed=seed) for seed in range(50)
+    ]
+
+    found = [findings(loss=loss, held_out_loss=measured) for loss in settled]
+
+    assert found.count({Finding.OVERFITTING}) >= 47
+
+
 def test_a_training_loss_that_ends_above_its_beginning_is_unstable() -> None:
     loss = curve(lambda share: LN_2 + share, noise=0.1)
 

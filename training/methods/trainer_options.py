@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 from training.options import MethodOptions, SpecError, option
 from training.tuning import (
-    VIRTUAL_TOKENS,
     Tuning,
     is_quantization_installed,
     rounded,
@@ -218,8 +217,3 @@ def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:
             tuning,
             "needs the library bitsandbytes and a CUDA device; install it, or choose lora",
         )
-
-
-def uses_virtual_tokens(tuning: str) -> bool:
-    """Whether virtual tokens stand before every prompt and take room in the context."""
-    return tuning in VIRTUAL_TOKENS

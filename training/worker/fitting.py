@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from training.loading import context_length
-from training.methods.trainer_options import TrainerOptions, uses_virtual_tokens
+from training.methods.trainer_options import TrainerOptions
 from training.tuning import LOW_RANK
 from training.worker import data, models
 from training.worker.failures import BadData, Diverged, ModelUnusable
@@ -185,10 +185,7 @@ def warn_of_other_rank(job: Job, options: TrainerOptions, loaded: Loaded) -> Non
 
 def _limit(model: Any, options: TrainerOptions) -> int:
     """The longest row, in tokens, that the options and the model's context allow."""
-    context = context_length(model) or options.max_length
-    if uses_virtual_tokens(options.tuning):
-        context -= options.virtual_tokens
-    return min(options.max_length, context)
+    return min(options.max_length, context_length(model) or options.max_length)
 
 
 def _warn(

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from labeling.access import Actor, actor_of
+from labeling.launching import Launching
+from labeling.pipeline import STAGES, Pipeline, PipelineState
+from store import policies, runs, snapshots
+from store.db import Store
+from store.errors import BadInput, Conflict, NotAllowed
+from store.records import Role, Run, RunState
+from store.training_data import KindCount
+from tests.builders import make_annotator, make_preference
+from training.methods import METHODS
+from training.options import MethodOptions
+from training.runs import RunService
+
+
+class FakeRuns:
+    """Nothing trains; listeners are kept, as the run service keeps them."""
+
+    def __init__(self) -> None:
+        self.on_finished: list[Any] = []
+
+
+class ScriptedLaunching:
+    """Records what is launched; each run stands in a real store."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.launched: list[dict[str, Any]] = []
+        self.refused: set[str] = set()
+        self._store = store
+        self._snapshot = snapshots.freeze(store, folder, created_by="lea")
+
+    def amount(self, _actor: Actor, _method: str) -> KindCount:
+        return KindCount(300, 300)
+
+    def preset(self, _actor: Actor, method: str, *, rows: int, tuning: str) -> MethodOptions:
+        options = METHODS[method].options if method in METHODS else MethodOptions
+        return options.preset(rows, parameters=1000, tuning=tuning)
+
+    def launch(self, actor: Actor, method: str, _options: object, **more: Any) -> Run:
+        if method in self.refused:
+            raise BadInput("There is nothing to learn from.")
+        self.launched.append({"method": method, **more})
+        return runs.create(
+            self._store,
+            id=f"run-{method}",
+            method=method,
+            spec={},
+            snapshot_id=self._snapshot.id,
+            parent_version="pol-000000",
+            folder="/nowhere",
+            created_by=actor.id,
+        )
+
+
+class Bench:
+    """A pipeline over a real store, with runs that end when told to."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.lead = actor_of(make_annotator(store, "lea", role=Role.LEAD))
+        make_preference(store, "Where?", "Here.", "No.")
+        policies.register(store, base_model="starter", parent_version=None)
+        self.launching = ScriptedLaunching(store, folder)
+        self.runs = FakeRuns()
+        self.pipeline = self.open()
+
+    def open(self) -> Pipeline:
+        return Pipeline(self.store, cast(Launching, self.launching), cast(RunService, self.runs))
+
+    def end(self, method: str, state: RunState = RunState.SUCCEEDED) -> None:
+        """As the run service does: the store knows first, then the listeners."""
+        runs.mark_finished(self.store, f"run-{method}", state)
+        if method != "reward" and state is RunState.SUCCEEDED:
+            policies.register(
+                self.store,
+                base_model="starter",
+                parent_version="pol-000000",
+                adapter_path="/a",
+                adapter_sha256="aa",
+                run_id=f"run-{method}",
+            )
+        run = runs.get(self.store, f"run-{method}")
+        for listener in self.runs.on_finished:
+            listener(run, None)
+
+    def state(self) -> PipelineState:
+        state = self.pipeline.state(self.lead)
+        assert state is not None
+        return state
+
+
+@pytest.fixture
+def bench(store: Store, tmp_path: Path) -> Bench:
+    return Bench(store, tmp_path / "snapshots")
+
+
+def test_the_stages_follow_one_another_each_from_what_the_one_before_made(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    for stage in STAGES:
+        assert bench.state().current == stage
+        bench.end(stage)
+    sft, reward, ppo = bench.launching.launched
+    assert sft["start"] == "live"
+    assert (reward["method"], ppo["method"]) == ("reward", "ppo")
+    assert ppo["start"] == "pol-000001"  # what the first stage made
+    assert ppo["reward_run"] == "run-reward"
+    assert bench.state().ended == ""
+
+
+def test_a_stage_that_does_not_succeed_ends_it(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    bench.end("sft", RunState.CANCELLED)
+    assert bench.state().ended == "cancelled"
+    assert [given["method"] for given in bench.launching.launched] == ["sft"]
+
+
+def test_a_stage_that_cannot_start_ends_it_and_says_why(bench: Bench) -> None:
+    bench.launching.refused.add("reward")
+    bench.pipeline.start(bench.lead)
+    bench.end("sft")
+    assert bench.state().ended == "There is nothing to learn from."
+
+
+def test_once_stopped_no_further_stage_starts(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    bench.pipeline.stop(bench.lead)
+    bench.end("sft")
+    assert len(bench.launching.launched) == 1
+
+
+def test_a_second_one_is_refused_while_one_goes_on(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    with pytest.raises(Conflict, match="under way"):
+        bench.pipeline.start(bench.lead)
+
+
+def test_a_run_of_somebody_else_changes_nothing(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    bench.end("sft")
+    listener = bench.runs.on_finished[0]
+    listener(runs.get(bench.store, "run-sft"), None)
+    assert bench.state().current == "reward"
+
+
+def test_after_a_restart_it_goes_on_with_what_ended_meanwhile(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    bench.runs.on_finished.clear()
+    bench.end("sft")
+    assert bench.state().current == "sft"
+    bench.open().catch_up()
+    assert bench.state().current == "reward"
+
+
+def test_only_leads_may_start_or_stop_it(bench: Bench) -> None:
+    ana = Actor("ana", "ana", Role.ANNOTATOR)
+    with pytest.raises(NotAllowed):
+        bench.pipeline.start(ana)
+    with pytest.raises(NotAllowed):
+        bench.pipeline.stop(ana)
