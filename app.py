@@ -279,7 +279,7 @@ def build_web(services: Services) -> FastAPI:
     from fastapi.staticfiles import StaticFiles
 
     from labeling.arena_routes import arena_router
-    from labeling.routes import install_guards, judging_router, session_router
+    from labeling.routes import install_guards, judging_router, run_router, session_router
     from labeling.ui import pages
 
     web = FastAPI(title="Whetstone", docs_url=None, redoc_url=None, openapi_url=None)
@@ -294,6 +294,7 @@ def build_web(services: Services) -> FastAPI:
         )
     )
     web.include_router(arena_router(services.sessions, services.arena))
+    web.include_router(run_router(services.sessions, services.launching))
     web.mount("/assets", StaticFiles(directory=ASSETS), name="assets")
     pages.mount(web, services)
     return web

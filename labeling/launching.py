@@ -11,7 +11,7 @@ from typing import Any
 from labeling.access import Actor, require_lead
 from store import policies, preferences, runs, snapshots, training_data
 from store.db import Store
-from store.errors import BadInput, PolicyUnavailable
+from store.errors import BadInput, NotFound, PolicyUnavailable
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import Kind, KindCount
@@ -131,6 +131,16 @@ class Launching:
         """The last lines that the trainer of a run wrote."""
         require_lead(actor, "read a run's log")
         return RunDir(Path(runs.get(self._store, run_id).folder)).log_tail(LOG_LINES)
+
+    def report_path(self, actor: Actor, run_id: str) -> Path:
+        """The page that a run left, to be read. Raises `NotFound`."""
+        require_lead(actor, "read a run's report")
+        path = RunDir(Path(runs.get(self._store, run_id).folder)).report_path
+        if not path.is_file():
+            raise NotFound(
+                "Run {run_id} has no report. A run writes one when it ends well.", run_id=run_id
+            )
+        return path
 
     def view(self, actor: Actor, run_id: str | None) -> RunView | None:
         """One run; without an id the newest. None when there is none at all."""

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from labeling.access import Actor, require_lead
 from labeling.assignment import Assignment
 from labeling.candidates import Candidates
-from labeling.standings import WinRate, win_rate
 from store import comparisons, policies
 from store.db import Store
 from store.errors import BadInput, Conflict
 from store.records import Policy, Promotion, PromotionKind
 from training.policy import AdapterFolder
 from training.policy_host import PolicyHost, PromotionReport
+from training.proportions import WinRate, win_rate
 
 
 class Duel(NamedTuple):

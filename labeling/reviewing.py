@@ -15,12 +15,12 @@ from typing import NamedTuple
 from labeling.access import Actor, require_lead
 from labeling.agreement import Agreement, Unit, agreement
 from labeling.assignment import Assignment
-from labeling.standings import wilson_interval
 from store import annotators, comparisons, completions, prompts, reviews, verdict_counts
 from store.db import Store
 from store.errors import BadInput
 from store.records import Decision, Message, Review
 from store.reviews import FlaggedComparison, FlaggedJudgment, Stage
+from training.proportions import wilson_interval
 
 PAGE_SIZE = 50
 MAX_NOTE = 2000

@@ -1,7 +1,7 @@
 """The judging routes beside Gradio: plain JSON, answered in the time of one insert.
 
-Also sign-in, and the guard that every request passes. A route resolves the actor, calls one
-service method and hands the result over.
+Also sign-in, the reports of runs, and the guard that every request passes. A route resolves the
+actor, calls one service method and hands the result over.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,7 @@ from labeling.attempts import TooManyAttempts
 from labeling.candidates import Waiting
 from labeling.comparing import Comparing
 from labeling.i18n import Language, Told, language_of, say, speaking, t
+from labeling.launching import Launching
 from labeling.project import Project
 from labeling.rendering import render_markdown
 from labeling.sessions import SESSION_LIFE, Sessions
@@ -186,6 +187,19 @@ def judging_router(
     @router.get("/judging/history")
     def history(actor: Current, limit: int = 50) -> dict[str, Any]:
         return {"judgments": [asdict(row) for row in comparing.history(actor, limit=limit)]}
+
+    return router
+
+
+def run_router(sessions: Sessions, launching: Launching) -> APIRouter:
+    """`/api/runs/...`, for leads."""
+    router = APIRouter(prefix="/api/runs")
+
+    Current = Annotated[Actor, Depends(signed_in(sessions))]
+
+    @router.get("/{run_id}/report")
+    def report(run_id: str, actor: Current) -> FileResponse:
+        return FileResponse(launching.report_path(actor, run_id), media_type="text/html")
 
     return router
 

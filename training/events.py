@@ -11,11 +11,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,18 @@ class Event:
     at: float
     kind: str
     data: Mapping[str, Any]
+
+
+class Told(Protocol):
+    """What an event tells, whether it was read from a file or from the store."""
+
+    @property
+    def kind(self) -> str:
+        """One of `EventKind`."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Plain JSON."""
 
 
 class EventWriter:
@@ -89,6 +101,16 @@ class EventReader:
         """New events, in order; none when there is no file yet."""
         events, self.offset = _scan(self._path, self.offset)
         return events
+
+
+def series(events: Iterable[Told], name: str) -> list[tuple[float, float]]:
+    """(step, value) of one metric; after a resume the later value of a step counts."""
+    found: dict[float, float] = {}
+    for event in events:
+        value, step = event.data.get(name), event.data.get("step")
+        if event.kind == EventKind.METRICS and value is not None and step is not None:
+            found[float(step)] = float(value)
+    return sorted(found.items())
 
 
 def finite(value: Any) -> Any:

@@ -10,6 +10,7 @@
     checkpoints/     mid-run state, the newest two
     adapter/         the weights, renamed from adapter.partial when complete; then read-only
     cancel           a person asked for the run to stop
+    report.html      the result for people to read, where it was good
     result.json      how it ended; written last, so that existence means complete
 
 Every file but the events and the log appears whole or not at all. `python -m training.worker
@@ -102,6 +103,7 @@ class RunDir:
         self.completions_path = path / "completions.jsonl"
         self.adapter_partial = path / "adapter.partial"
         self.adapter = path / "adapter"
+        self.report_path = path / "report.html"
         self.result_path = path / "result.json"
         self._trainer_path = path / "worker.json"
         self._trained_rows_path = path / "trained_rows.json"

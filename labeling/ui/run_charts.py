@@ -10,7 +10,7 @@ from labeling.i18n import mark, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Run, RunEvent
-from training.events import EventKind
+from training.events import EventKind, series
 from training.methods import METHODS, LearnsFrom
 
 _LN_2 = math.log(2)
@@ -23,16 +23,6 @@ def curves(run: Run, events: Sequence[RunEvent]) -> Html:
     first, *others = _charts(run.method)
     drawn = [chart.draw(events) for chart in others if chart.tells(events)]
     return el("div", first.draw(events), *drawn, class_="wsl-charts", id="run-curves-charts")
-
-
-def series(events: Sequence[RunEvent], name: str) -> list[tuple[float, float]]:
-    """(step, value) of one metric; after a resume the later value of a step counts."""
-    found: dict[float, float] = {}
-    for event in events:
-        value, step = event.data.get(name), event.data.get("step")
-        if event.kind == EventKind.METRICS and value is not None and step is not None:
-            found[float(step)] = float(value)
-    return sorted(found.items())
 
 
 class _Curve(NamedTuple):

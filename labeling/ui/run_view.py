@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from labeling import i18n
-from labeling.i18n import mark, plural, say, t
+from labeling.i18n import mark, say, t
 from labeling.launching import RunView, made_reward_model
-from labeling.ui import html
+from labeling.ui import html, run_report
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
 from training.events import EventKind
@@ -96,17 +96,20 @@ def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
         buttons.append(
             html.button(t("Resume"), "resume", key=run.id, tone="primary", id="train-resume")
         )
+    if "verdicts" in _report(run):
+        buttons.append(_report_link(run))
     act, text = ("hide-log", t("Hide the log")) if is_log_shown else ("log", t("Show the log"))
     buttons.append(html.button(text, act, key=run.id, id="run-log-button"))
     return el("div", *buttons, class_="wsl-actions")
 
 
 def result(run: Run) -> Html:
-    """Before and after: measured numbers, then responses side by side."""
+    """Verdicts, figures before and after, habits, then responses side by side."""
     report = _report(run)
     if not report:
         return EMPTY
-    return html.join([_measured(report), _samples(report)])
+    parts = (run_report.verdicts, run_report.measured, run_report.habits, _samples)
+    return html.join(part(report) for part in parts)
 
 
 def log_tail(text: str) -> Html:
@@ -240,74 +243,15 @@ def _said(told: Mapping[str, Any]) -> str:
     return say(Message.from_json(said)) if said else str(told.get("message", ""))
 
 
-def _measured(report: Mapping[str, Any]) -> Html:
-    pairs, generations = report.get("pairs"), report.get("generations")
-    rows: list[tuple[str, str, str]] = []
-    if pairs:
-        ranks = plural(
-            "Ranks as people did ({n} held-out pair)",
-            "Ranks as people did ({n} held-out pairs)",
-            int(pairs["pairs"]),
-        )
-        rows += [
-            (ranks, i18n.percent(0.5), _percent(pairs["accuracy"])),
-            (t("Reward margin on them"), "0", _number(pairs["margin"])),
-            (t("Loss on them"), "0.693", _number(pairs["loss"])),
-        ]
-    rows += _of_likelihood(report.get("likelihood"))
-    rows += _of_reward_model(report.get("reward_model"))
-    if rewards := report.get("reward"):
-        title = t("Score of the reward model, in its standard deviations")
-        rows.append((title, _number(rewards["before"]), _number(rewards["after"])))
-    if generations:
-        rows += [
-            (
-                t("Ends its response by itself"),
-                _percent(generations["ended_before"]),
-                _percent(generations["ended_after"]),
-            ),
-            (
-                t("Response length, tokens"),
-                _number(generations["length_before"]),
-                _number(generations["length_after"]),
-            ),
-            (t("Distance from before (KL, nats a response)"), "0", _number(generations["kl_k1"])),
-        ]
-    if not rows:
-        why = t("No pair could be held out of training, so nothing could be measured.")
-        return html.section(t("Before and after"), html.empty(t("Not measured"), why))
-    cells = [[name, el("span", before), el("b", after)] for name, before, after in rows]
-    note = t(
-        "Measured by the machine on prompts that training never saw. Whether people like it "
-        "better, only the blind comparison after a promotion can tell."
+def _report_link(run: Run) -> Html:
+    return el(
+        "a",
+        t("Report"),
+        href=f"/api/runs/{quote(run.id)}/report",
+        target="_blank",
+        class_="wsl-button",
+        id="run-report",
     )
-    body = html.table(("", t("Before"), t("After")), cells, id="run-metrics")
-    return html.section(t("Before and after"), body, note=note)
-
-
-def _of_likelihood(likelihood: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    if not likelihood:
-        return []
-    title = t("Perplexity of held-out responses")
-    before, after = (math.exp(float(likelihood[f"loss_{when}"])) for when in ("before", "after"))
-    return [(title, _number(before), _number(after))]
-
-
-def _of_reward_model(ranked: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Beside each figure what one would get without a model: by length, or by a coin."""
-    if not ranked:
-        return []
-    ranks = plural(
-        "Ranks as people did ({n} held-out pair); before: the longer one wins",
-        "Ranks as people did ({n} held-out pairs); before: the longer one wins",
-        int(ranked["pairs"]),
-    )
-    return [
-        (ranks, _percent(ranked["longer_wins"]), _percent(ranked["accuracy"])),
-        (t("Loss on them"), "0.693", _number(ranked["loss"])),
-        (t("Brier score; 0 is certain and right"), "0.25", _number(ranked["brier"])),
-        (t("Calibration error (ECE)"), "—", _percent(ranked["ece"])),
-    ]
 
 
 def _samples(report: Mapping[str, Any]) -> Html:
@@ -369,11 +313,3 @@ def _who(names: Mapping[str, str], annotator_id: str) -> Html:
 
 def _latest(events: Sequence[RunEvent], kind: EventKind) -> RunEvent | None:
     return next((e for e in reversed(events) if e.kind == kind), None)
-
-
-def _percent(share: Any) -> str:
-    return "—" if share is None else i18n.percent(float(share), digits=1)
-
-
-def _number(value: Any) -> str:
-    return "—" if value is None else f"{float(value):.3g}"

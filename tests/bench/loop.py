@@ -23,12 +23,12 @@ import app
 from labeling.access import Actor
 from labeling.candidates import DEFAULT_SAMPLING
 from labeling.comparing import Item
-from labeling.standings import WinRate, win_rate
 from labeling.verdicts import VerdictGiven
 from store import annotators, prompts
 from store.records import Prompt, Role, RunState, Split, Verdict
 from tests.gold import Choice, SimulatedAnnotator, score
 from training.policy import GenerationRequest
+from training.proportions import WinRate, win_rate
 
 PREFETCH = 6
 

@@ -34,7 +34,8 @@ from training.local_policy import LocalPolicy
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
 from training.tuning import Tuning
-from training.worker.evaluate import answer, compare_answers, token_log_probs
+from training.worker.answers import answer, compare_answers
+from training.worker.evaluate import token_log_probs
 from training.worker.job import StopRequest
 from training.worker.models import Trainee
 
@@ -462,9 +463,10 @@ def test_a_trainer_compares_the_trained_policy_with_the_base(base: Path, kind: s
     trainee = trained(base, kind)
     tokenizer = trainee.tokenizer
     prompts = [{"messages": [{"role": "user", "content": text}]} for text in PROMPTS]
-    answers = answer(trainee, prompts, max_new_tokens=12, seed=3, stop=StopRequest())
+    stop = StopRequest()
+    answers = answer(trainee, prompts, max_new_tokens=12, seed=3, stop=stop)
     assert answers is not None
-    report = compare_answers(trainee, answers, StopRequest())
+    report = compare_answers(trainee, answers, stop)
     asked = [
         Request(render_prompt(tokenizer, prompt["messages"]), 12, seed=3 + number)
         for number, prompt in enumerate(prompts)

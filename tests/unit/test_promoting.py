@@ -13,7 +13,6 @@ from labeling.assignment import Assignment
 from labeling.candidates import Candidates
 from labeling.project import Project
 from labeling.promoting import Promoting
-from labeling.standings import WinRate
 from store import policies
 from store.db import Store
 from store.errors import BadInput, Conflict, NotAllowed
@@ -22,6 +21,7 @@ from tests.builders import judge, make_comparison
 from tests.scripted import ScriptedPolicy
 from training.policy import SamplingParams
 from training.policy_host import PolicyHost
+from training.proportions import WinRate
 
 BASE = "pol-000000"
 LEA = Actor("lea", "Lea", Role.LEAD)

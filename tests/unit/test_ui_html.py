@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,7 @@ from labeling import i18n
 from labeling.exchange import ImportWork, WorkState
 from labeling.launching import RunView
 from labeling.promoting import Duel, VersionRow
-from labeling.standings import win_rate
-from labeling.ui import export, html, policies, project, prompts, run_charts, run_view, train
+from labeling.ui import export, html, policies, project, prompts, run_view, train
 from labeling.ui.html import Html, Line, el
 from store.errors import BadInput, BadRow
 from store.guidelines import Guidelines
@@ -24,6 +23,10 @@ from store.imports import ImportReport
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import KindCount
+from training.artefacts import Response, compare
+from training.events import series
+from training.proportions import win_rate
+from training.verdicts import Evidence, judge
 
 HOSTILE = (
     '</div><img src=x onerror="alert(1)"><script>alert(2)</script>`${alert(3)}` {{value}} \' &amp;'
@@ -127,6 +130,37 @@ def test_hostile_responses_are_shown_as_text() -> None:
 
     assert_harmless(shown)
     assert shown.count("alert(3)") == 3
+
+
+def test_a_result_shows_verdicts_habits_and_intervals() -> None:
+    before = [Response(f"Open item {n}.", True) for n in range(12)]
+    after = [Response(f"Sorry. Open item {n}.", True) for n in range(12)]
+    report: dict[str, Any] = {
+        "artefacts": [asdict(change) for change in compare(before, after)],
+        "win_rate": {"rate": 0.6, "low": 0.502, "high": 0.691, "n": 100},
+    }
+    verdicts = [verdict.to_json() for verdict in judge(Evidence.of([], report))]
+
+    shown = run_view.result(
+        make_run(RunState.SUCCEEDED, result={"report": {**report, "verdicts": verdicts}})
+    )
+
+    assert_harmless(shown)
+    assert 'wsl-notice wsl-warn" role="status"><strong>It apologises much more</strong>' in shown
+    assert "grew much" in shown
+    assert "60.0 %</b><span" in shown
+    assert "95 % interval: 50.2 % to 69.1 %" in shown
+    # What neither policy does has no row.
+    assert "Sentences that hedge" not in shown
+
+
+def test_a_run_with_a_page_links_to_it_and_an_older_one_does_not() -> None:
+    def drawn(report: dict[str, Any]) -> str:
+        run = make_run(RunState.SUCCEEDED, result={"report": report})
+        return run_view.actions(RunView(run, [], None), is_live=False, is_log_shown=False)
+
+    assert 'href="/api/runs/run-1/report"' in drawn({"verdicts": []})
+    assert "/report" not in drawn({"pairs": None})
 
 
 def test_a_refusal_of_an_import_is_shown_as_text() -> None:
@@ -265,7 +299,7 @@ def test_a_resumed_step_replaces_the_one_before() -> None:
         ("metrics", {"step": 3, "loss": None}),
     )
 
-    assert run_charts.series(events, "loss") == [(1.0, 0.7), (2.0, 0.4)]
+    assert series(events, "loss") == [(1.0, 0.7), (2.0, 0.4)]
 
 
 def test_a_failed_run_says_what_to_do() -> None:

@@ -20,8 +20,9 @@ import psutil
 
 from training.config import worker_environment
 from training.events import EventKind, EventWriter
-from training.methods import METHODS, method_named
+from training.methods import METHODS
 from training.rundir import Outcome, RunDir, RunDirBusy, RunResult, Trainer
+from training.worker import summary
 from training.worker.failures import Cancelled, describe
 from training.worker.job import Job, StopRequest
 
@@ -77,7 +78,8 @@ def follow(run_dir: RunDir, rank: int) -> int:
     stop = StopRequest()
     stop.listen()
     try:
-        _run_recipe(run_dir, EventWriter(run_dir.path / f"events.{rank}.jsonl"), stop)
+        events = EventWriter(run_dir.path / f"events.{rank}.jsonl")
+        _run_recipe(Job(run_dir.read_spec(), run_dir, events, stop))
     except Cancelled:
         return EXIT_CODES[Outcome.CANCELLED]
     return EXIT_CODES[Outcome.SUCCEEDED]
@@ -99,25 +101,26 @@ def _work_alone(run_dir: RunDir) -> RunResult:
 
 
 def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult:
-    report = _run_recipe(run_dir, events, stop)
+    job = Job(run_dir.read_spec(), run_dir, events, stop)
+    report = _run_recipe(job)
     run_dir.seal_adapter()
+    report = summary.summarise(job, report)
     events.write(EventKind.DONE)
     return RunResult(Outcome.SUCCEEDED, report=report)
 
 
-def _run_recipe(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> Mapping[str, Any]:
-    spec = run_dir.read_spec()
-    environment = worker_environment(spec.threads)
+def _run_recipe(job: Job) -> Mapping[str, Any]:
+    environment = worker_environment(job.spec.threads)
     if "RANK" in os.environ:
         # Each of several processes computes on the device of its own number.
         del environment["CUDA_VISIBLE_DEVICES"]
     os.environ.update({**environment, **os.environ})
-    recipe = _recipe(method_named(spec.method).recipe)
+    recipe = _recipe(job.method.recipe)
 
     import torch
 
-    torch.set_num_threads(spec.threads)
-    report: Mapping[str, Any] = recipe.train(Job(spec, run_dir, events, stop))
+    torch.set_num_threads(job.spec.threads)
+    report: Mapping[str, Any] = recipe.train(job)
     return report
 
 

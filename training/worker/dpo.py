@@ -22,7 +22,7 @@ from trl import DPOConfig, DPOTrainer
 
 from training.events import EventKind
 from training.methods.dpo import DPOOptions
-from training.worker import data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, models
 from training.worker.job import Job
 
 REFERENCE_FILE = "reference.json"
@@ -178,5 +178,5 @@ def _evaluate(
             held_out_margin=ranked.margin,
             held_out_loss=ranked.loss,
         )
-    answered = evaluate.answer_held_out(job, options, trainee)
+    answered = answers.answer_held_out(job, options, trainee)
     return {"pairs": asdict(ranked) if ranked else None, **answered}

@@ -1,27 +1,20 @@
-"""Did the policy get better? Old and new measured on pairs and prompts that training never saw.
+"""Old and new policy measured on pairs and completions that training never saw, by likelihood.
 
-The log-probabilities are those of the whole completion given its prompt, in nats. Nothing here
-says whether people prefer the new policy: only a blind comparison does.
+The log-probabilities are those of the whole completion given its prompt, in nats. What the policies
+themselves write is compared in `answers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from training.events import EventKind
-from training.generation import FinishReason, Output, Request, generate
-from training.loading import PromptRejected, context_length, render_prompt
-from training.methods.trainer_options import TuningOptions
-from training.worker.data import read_eval_prompts
-from training.worker.job import Job, StopRequest
+from training.worker.job import StopRequest
 from training.worker.models import Trainee
 
 TOKENS_PER_BATCH = 4096
@@ -48,25 +41,6 @@ class PairReport:
     accuracy: float
     margin: float
     loss: float
-
-
-@dataclass(frozen=True)
-class GenerationReport:
-    """Responses of the old and the new policy to the same prompts, with the same seeds.
-
-    Lengths are in tokens. `kl_k1` and `kl_k3` estimate KL(new || old) per response, in nats, on the
-    new policy's own samples. `ended_*` is the share of responses that the policy ended by itself.
-    `samples` are the first few prompts with both responses.
-    """
-
-    prompts: int
-    length_before: float
-    length_after: float
-    ended_before: float
-    ended_after: float
-    kl_k1: float
-    kl_k3: float
-    samples: Sequence[Mapping[str, Any]]
 
 
 def dpo_loss(
@@ -116,59 +90,6 @@ def compare_pairs(
     return PairReport(len(pairs), float(wins.mean()), float(margins.mean()), float(losses.mean()))
 
 
-class Answers(NamedTuple):
-    """What both policies answered to the same prompts, with the same seeds, row by row."""
-
-    prompts: Sequence[Mapping[str, Any]]
-    requests: Sequence[Request]
-    before: Sequence[Output]
-    after: Sequence[Output]
-
-
-def answer(
-    trainee: Trainee,
-    prompts: Sequence[Mapping[str, Any]],
-    *,
-    max_new_tokens: int,
-    seed: int,
-    stop: StopRequest,
-) -> Answers | None:
-    """Let both policies answer, by plain sampling: any filter would make KL estimates wrong."""
-    model, tokenizer = trainee.model, trainee.tokenizer
-    asked = list(_renderable(tokenizer, prompts, context_length(model), max_new_tokens))
-    if not asked:
-        return None
-    requests = [
-        Request(ids, max_new_tokens, seed=seed + number) for number, (_, ids) in enumerate(asked)
-    ]
-    after = generate(model, tokenizer, requests, stop=stop.signal)
-    stop.check()
-    with trainee.reference() as frozen:
-        before = generate(frozen, tokenizer, requests, stop=stop.signal)
-    stop.check()
-    return Answers([prompt for prompt, _ in asked], requests, before, after)
-
-
-def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> GenerationReport:
-    """What has changed from the reference policy to the trained one."""
-    _, requests, before, after = answers
-    k1, k3 = _mean_kl(trainee, requests, after, stop)
-    samples = [
-        {"messages": prompt["messages"], "before": old.text, "after": new.text}
-        for prompt, old, new in zip(answers.prompts, before, after, strict=True)
-    ]
-    return GenerationReport(
-        prompts=len(requests),
-        length_before=fmean(o.token_count for o in before),
-        length_after=fmean(o.token_count for o in after),
-        ended_before=fmean(o.finish_reason is FinishReason.STOP for o in before),
-        ended_after=fmean(o.finish_reason is FinishReason.STOP for o in after),
-        kl_k1=k1,
-        kl_k3=k3,
-        samples=samples[:SIDE_BY_SIDE],
-    )
-
-
 class Likelihood(NamedTuple):
     """How likely held-out completions are, before and after: mean loss of a token, in nats."""
 
@@ -189,28 +110,11 @@ def compare_likelihoods(
     return Likelihood(len(rows), tokens, float(-before) / tokens, float(-after) / tokens)
 
 
-def answer_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> dict[str, Any]:
-    """Both policies on the run's test prompts: told as events, and for the report."""
-    return tell_answers(job, trainee, ask_held_out(job, options, trainee))
-
-
-def ask_held_out(job: Job, options: TuningOptions, trainee: Trainee) -> Answers | None:
-    """Both policies' answers to the run's test prompts."""
-    return answer(
-        trainee,
-        read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)[: options.eval_generations],
-        max_new_tokens=options.sample_tokens,
-        seed=job.spec.seed,
-        stop=job.stop,
-    )
-
-
-def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[str, Any]:
-    """What has changed, told as events and for the report."""
-    compared = compare_answers(trainee, answers, job.stop) if answers else None
-    for sample in compared.samples if compared else ():
-        job.events.write(EventKind.SAMPLE, **sample)
-    return {"generations": asdict(compared) if compared else None}
+def mean_kl(trainee: Trainee, rows: Sequence[Scored], stop: StopRequest) -> tuple[float, float]:
+    """KL(policy || reference) of a response, in nats, on rows drawn from the policy: k1 and k3."""
+    estimates = [kl_estimates(p, r, mask) for _, p, r, mask in _score(trainee, rows, stop)]
+    k1, k3 = (torch.cat(kind) for kind in zip(*estimates, strict=True))
+    return float(k1.mean()), float(k3.mean())
 
 
 def completion_log_probs(
@@ -222,18 +126,6 @@ def completion_log_probs(
         both = torch.stack([(policy * mask).sum(dim=1), (frozen * mask).sum(dim=1)], dim=1)
         found.update(zip(numbers, both.double(), strict=True))
     return (found[number] for number in range(len(rows)))
-
-
-def _mean_kl(
-    trainee: Trainee, requests: Sequence[Request], outputs: Sequence[Output], stop: StopRequest
-) -> tuple[float, float]:
-    rows = [
-        Scored([*request.token_ids, *output.token_ids], len(request.token_ids))
-        for request, output in zip(requests, outputs, strict=True)
-    ]
-    estimates = [kl_estimates(p, r, mask) for _, p, r, mask in _score(trainee, rows, stop)]
-    k1, k3 = (torch.cat(kind) for kind in zip(*estimates, strict=True))
-    return float(k1.mean()), float(k3.mean())
 
 
 class _Batch(NamedTuple):
@@ -292,17 +184,3 @@ def _padded(rows: Sequence[Scored], device: torch.device) -> tuple[Tensor, Tenso
 
 def _scored(pair: Mapping[str, Any], side: str) -> Scored:
     return Scored([*pair["prompt_ids"], *pair[side]], len(pair["prompt_ids"]))
-
-
-def _renderable(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Mapping[str, Any]],
-    context: int | None,
-    max_new_tokens: int,
-) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
-    room = None if context is None else max(1, context - max_new_tokens)
-    for prompt in prompts:
-        try:
-            yield prompt, render_prompt(tokenizer, prompt["messages"], max_tokens=room)
-        except PromptRejected:
-            continue

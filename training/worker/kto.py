@@ -13,7 +13,7 @@ from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
 from training.methods.kto import KTOOptions, Thumbs
-from training.worker import data, evaluate, fitting, models
+from training.worker import answers, data, fitting, models
 from training.worker.failures import BadData
 from training.worker.job import Job
 
@@ -47,7 +47,7 @@ def train(job: Job) -> Mapping[str, Any]:
     return {
         **fitted.report(began),
         "thumbs": {"liked": liked, "disliked": len(split.train) - liked},
-        **evaluate.answer_held_out(job, options, trainee),
+        **answers.answer_held_out(job, options, trainee),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from training.loading import stop_token_ids
 from training.methods.trainer_options import TuningOptions
-from training.worker import evaluate, scoring
+from training.worker import answers, scoring
 from training.worker.failures import ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
@@ -69,16 +69,16 @@ def answer_held_out(
     job: Job, options: TuningOptions, trainee: Trainee, rewarder: Rewarder
 ) -> dict[str, Any]:
     """Both policies on the run's test prompts, told and scored, for the report."""
-    answers = evaluate.ask_held_out(job, options, trainee)
+    answered = answers.ask_held_out(job, options, trainee)
     return {
-        "reward": _mean_scores(rewarder, answers) if answers else None,
-        **evaluate.tell_answers(job, trainee, answers),
+        "reward": _mean_scores(rewarder, answered) if answered else None,
+        **answers.tell_answers(job, trainee, answered),
     }
 
 
-def _mean_scores(rewarder: Rewarder, answers: evaluate.Answers) -> dict[str, float]:
-    prompts = [request.token_ids for request in answers.requests]
-    sides = {"before": answers.before, "after": answers.after}
+def _mean_scores(rewarder: Rewarder, answered: answers.Answers) -> dict[str, float]:
+    prompts = [request.token_ids for request in answered.requests]
+    sides = {"before": answered.before, "after": answered.after}
     return {
         side: fmean(rewarder.reward(prompts, [o.token_ids for o in outputs]).scores)
         for side, outputs in sides.items()

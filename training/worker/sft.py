@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
 from training.methods.trainer_options import TrainerOptions
-from training.worker import data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, models
 from training.worker.encoding import Encoded, Encoder
 from training.worker.job import Job
 
@@ -37,7 +37,7 @@ def train(job: Job) -> Mapping[str, Any]:
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
     taught = teach(job, options, loaded, _lessons(loaded, split))
-    return {**taught.report(began), **evaluate.answer_held_out(job, options, taught.trainee)}
+    return {**taught.report(began), **answers.answer_held_out(job, options, taught.trainee)}
 
 
 class Lessons(NamedTuple):

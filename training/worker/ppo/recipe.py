@@ -21,7 +21,7 @@ from training.events import EventKind
 from training.loading import context_length
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
-from training.worker import data, evaluate, fitting, models
+from training.worker import answers, data, fitting, models
 from training.worker.failures import BadData
 from training.worker.job import Job
 from training.worker.ppo import checkpoints
@@ -176,13 +176,13 @@ def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Proc
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-    answers = evaluate.ask_held_out(job, options, shared.trainee)
-    told = evaluate.tell_answers(job, shared.trainee, answers)
-    if answers is None:
+    answered = answers.ask_held_out(job, options, shared.trainee)
+    told = answers.tell_answers(job, shared.trainee, answered)
+    if answered is None:
         return {"reward": None, **told}
-    prompts = [request.token_ids for request in answers.requests]
-    before = _mean_score(shared, prompts, [output.token_ids for output in answers.before], options)
-    after = _mean_score(shared, prompts, [output.token_ids for output in answers.after], options)
+    prompts = [request.token_ids for request in answered.requests]
+    before = _mean_score(shared, prompts, [o.token_ids for o in answered.before], options)
+    after = _mean_score(shared, prompts, [o.token_ids for o in answered.after], options)
     return {"reward": {"before": before, "after": after}, **told}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from labeling.standings import wilson_interval, win_rate
+from training.proportions import wilson_interval, win_rate
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How often one policy wins, and how sure that is."""
+"""Shares of counted things, how sure they are, and how often one policy wins. Pure functions."""
 
 from __future__ import annotations
 

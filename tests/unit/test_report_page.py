@@ -1,0 +1,158 @@
+"""The report of a run: whole, with nothing from outside, and no text taken for markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from training.artefacts import Response, compare
+from training.config import RunSpec
+from training.events import Event
+from training.methods.dpo import DPOOptions
+from training.report_page import render
+from training.verdicts import Evidence, judge
+
+HOSTILE = "<script>alert(3)</script><img src=x onerror=alert(4)>\"'&"
+VOID = {"meta", "br"}
+
+
+class Outline(HTMLParser):
+    """Tags in order, and whether each was closed where it should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+
+def outline(page: str) -> Outline:
+    read = Outline()
+    read.feed(page)
+    read.close()
+    assert read.open == []
+    return read
+
+
+def make_spec(**options: Any) -> RunSpec:
+    return RunSpec("run-7", "dpo", DPOOptions(**options), "starter", "pol-000003")
+
+
+def metrics(step: int, **measured: Any) -> Event:
+    return Event(step, 1000.0 + step, "metrics", {"step": step, **measured})
+
+
+EVENTS = [
+    *(metrics(n, loss=0.7 - n / 20, kl=n / 10, odd_number=1.0) for n in range(1, 6)),
+    metrics(5, held_out_loss=0.6),
+]
+
+
+def make_report(text: str = "Thank you.") -> Mapping[str, Any]:
+    before = [Response(f"Open item {n}.", True) for n in range(12)]
+    after = [Response(f"Sorry. Sorry! Open item {n}.", True) for n in range(12)]
+    changes = [asdict(change) for change in compare(before, after)]
+    sample = {"messages": [{"role": "user", "content": text}], "before": text, "after": text}
+    report: dict[str, Any] = {
+        "data": {"train": 170, "held_out": 30, "seen": 510},
+        "steps": 5,
+        "timing": {"training_s": 12.5, "total_s": 20.25},
+        "pairs": {"pairs": 30, "accuracy": 0.75, "margin": 1.5, "loss": 0.4},
+        "generations": {
+            "ended_before": 1.0,
+            "ended_after": 0.5,
+            "length_before": 20.0,
+            "length_after": 30.0,
+            "kl_k1": 2.5,
+            "samples": [sample],
+        },
+        "artefacts": changes,
+        "win_rate": {"rate": 0.6, "low": 0.502, "high": 0.691, "n": 100},
+        "environment": {"python": "3.11.7", "snapshot": "abc", "versions": {"trl": "1.16.0"}},
+    }
+    verdicts = [verdict.to_json() for verdict in judge(Evidence.of(EVENTS, report))]
+    return {**report, "verdicts": verdicts}
+
+
+def test_the_page_is_whole_and_tells_all_in_its_order() -> None:
+    read = outline(render(make_spec(), EVENTS, make_report()))
+
+    told = " ".join(read.text)
+    heads = ["DPO from pol-000003", "What the numbers say", "What was asked", "Before and after"]
+    heads += ["Habits", "Curves", "Side by side", "Time", "Made with"]
+    places = [told.index(head) for head in heads]
+    assert places == sorted(places)
+    assert read.tags[:2] == ["html", "head"]
+    assert {"svg", "polyline", "table", "details"} <= set(read.tags)
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    page = render(make_spec(), EVENTS, make_report())
+    read = outline(page)
+
+    assert {"script", "link", "img", "iframe", "form"}.isdisjoint(read.tags)
+    assert not re.search(r"https?:|//|url\(|@import", page)
+    assert not [name for name, _ in read.attributes if name.startswith("on") or name == "src"]
+
+
+def test_what_a_policy_wrote_is_text() -> None:
+    page = render(make_spec(), EVENTS, make_report(HOSTILE))
+    read = outline(page)
+
+    assert "script" not in read.tags
+    assert "img" not in read.tags
+    assert "".join(read.text).count(HOSTILE) == 3
+
+
+def test_figures_are_told_with_their_intervals() -> None:
+    told = " ".join(outline(render(make_spec(), EVENTS, make_report())).text)
+
+    assert "60.0 % (50.2 % to 69.1 %)" in told
+    assert "Ranks as people did (held-out pairs: 30)" in told
+    assert "It apologises much more" in told
+
+
+def test_only_options_that_differ_from_the_preset_are_told() -> None:
+    usual = DPOOptions.preset(200, parameters=None, tuning="lora")
+    page = render(make_spec(**{**asdict(usual), "beta": 0.5}), EVENTS, make_report())
+
+    told = outline(page).text
+    assert "0.5 (preset: 0.1)" in told
+    assert sum("(preset: " in text for text in told) == 1
+
+
+def test_every_metric_has_a_curve_also_one_that_nobody_named() -> None:
+    told = outline(render(make_spec(), EVENTS, make_report())).text
+
+    assert {"Loss", "KL to the reference, nats a response", "Odd number"} <= set(told)
+    assert "training 0.65 → 0.45; held-out 0.6 → 0.6" in told
+
+
+@pytest.mark.parametrize("report", [{}, {"generations": None, "pairs": None, "artefacts": []}])
+def test_a_run_that_measured_nothing_has_a_page_too(report: Mapping[str, Any]) -> None:
+    read = outline(render(make_spec(), [], report))
+
+    told = " ".join(read.text)
+    assert "What was asked" in told
+    assert "Habits" not in told
+    assert "Curves" not in told
+    assert "Made with" not in told

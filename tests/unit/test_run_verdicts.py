@@ -1,0 +1,274 @@
+"""What curves say about a run: hand-made ones, and noise that must not alarm."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from labeling.i18n import Language, say, speaking
+from training.artefacts import Artefact, Change
+from training.verdicts import Evidence, Finding, Severity, Verdict, judge
+
+LN_2 = math.log(2)
+
+
+def curve(
+    value: Callable[[float], float], *, steps: int = 60, noise: float = 0.0, seed: int = 0
+) -> list[tuple[float, float]]:
+    """(step, value) over `steps`, where `value` gets the share of the way."""
+    rng = random.Random(seed)
+    return [(float(n), value(n / steps) + rng.gauss(0, noise)) for n in range(1, steps + 1)]
+
+
+def falling(to: float = 0.3, *, noise: float = 0.0, seed: int = 0) -> list[tuple[float, float]]:
+    return curve(lambda share: LN_2 + (to - LN_2) * share, noise=noise, seed=seed)
+
+
+def held_out(*losses: float) -> list[tuple[float, float]]:
+    """Measurements at every fifteenth step."""
+    return [(15.0 * (n + 1), loss) for n, loss in enumerate(losses)]
+
+
+def findings(**evidence: Any) -> set[Finding]:
+    return {verdict.finding for verdict in judge(Evidence(**evidence))}
+
+
+def change(
+    artefact: Artefact, before: float, after: float, *, spread: float = 1.0, alarm: bool = False
+) -> Change:
+    difference = after - before
+    return Change(artefact, before, after, difference - spread, difference + spread, alarm)
+
+
+def changed(*changes: Change) -> dict[Artefact, Change]:
+    return {c.artefact: c for c in changes}
+
+
+def test_losses_that_fall_together_are_fine() -> None:
+    found = findings(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.45, 0.44))
+
+    assert found == {Finding.FINE}
+
+
+def test_a_held_out_loss_that_rises_while_the_other_falls_is_over_fitting() -> None:
+    (verdict,) = judge(
+        Evidence(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.55, 0.7)),
+    )
+
+    assert (verdict.finding, verdict.severity) == (Finding.OVERFITTING, Severity.WARN)
+    assert "from 0.5 at step 30 to 0.7" in str(verdict.evidence)
+    assert "fewer epochs" in str(verdict.advice)
+
+
+def test_both_losses_rising_is_no_over_fitting_but_unstable() -> None:
+    loss = curve(lambda share: LN_2 - share if share < 0.5 else share - 0.2, noise=0.02)
+
+    found = findings(loss=loss, held_out_loss=held_out(0.6, 0.5, 0.7, 0.9))
+
+    assert found == {Finding.UNSTABLE}
+
+
+def test_noise_on_a_training_loss_that_has_settled_is_not_taken_for_a_rise() -> None:
+    measured = held_out(0.6, 0.5, 0.55, 0.7)
+    settled = [
+        curve(lambda share: max(0.1, LN_2 - 2 * share), noise=0.05, seed=seed) for seed in range(50)
+    ]
+
+    found = [findings(loss=loss, held_out_loss=measured) for loss in settled]
+
+    assert found.count({Finding.OVERFITTING}) >= 47
+
+
+def test_a_training_loss_that_ends_above_its_beginning_is_unstable() -> None:
+    loss = curve(lambda share: LN_2 + share, noise=0.1)
+
+    (verdict,) = judge(Evidence(loss=loss))
+
+    assert (verdict.finding, verdict.severity) == (Finding.UNSTABLE, Severity.BAD)
+    assert "learning rate" in str(verdict.advice)
+
+
+@pytest.mark.parametrize("last", [0.5, 0.52, 0.54])
+def test_a_held_out_loss_that_hardly_rises_is_fine(last: float) -> None:
+    assert findings(loss=falling(), held_out_loss=held_out(0.6, 0.5, last)) == {Finding.FINE}
+
+
+def test_what_a_rise_is_follows_the_scale_of_the_loss() -> None:
+    ipo = [(step, 30 * loss) for step, loss in falling()]
+
+    assert findings(loss=ipo, held_out_loss=held_out(21, 20, 21)) == {Finding.FINE}
+    assert findings(loss=ipo, held_out_loss=held_out(21, 20, 23)) == {Finding.OVERFITTING}
+
+
+def test_over_fitting_that_early_stopping_undid_is_quiet() -> None:
+    (verdict, fine) = judge(
+        Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7), best_step=30)
+    )
+
+    assert (verdict.finding, verdict.severity) == (Finding.STOPPED_EARLY, Severity.QUIET)
+    assert fine.finding is Finding.FINE
+
+
+def test_a_best_step_at_the_end_is_simply_fine() -> None:
+    given = {"loss": falling(), "held_out_loss": held_out(0.6, 0.5), "best_step": 30}
+
+    assert findings(**given) == {Finding.FINE}
+
+
+def test_a_loss_that_hardly_fell_is_under_fitting() -> None:
+    (verdict,) = judge(Evidence(loss=falling(0.68), held_out_loss=held_out(0.69, 0.69)))
+
+    assert verdict.finding is Finding.UNDERFITTING
+    assert "learning rate" in str(verdict.advice)
+
+
+def test_ranking_the_trained_pairs_like_a_coin_is_under_fitting() -> None:
+    coin = curve(lambda _: 0.52, noise=0.1)
+
+    assert findings(loss=falling(0.6), accuracy=coin) == {Finding.UNDERFITTING}
+
+
+def test_a_reward_that_does_not_rise_is_under_fitting() -> None:
+    flat = curve(lambda _: 0.0, noise=0.3)
+    rising = curve(lambda share: share, noise=0.3)
+
+    assert Finding.UNDERFITTING in findings(score=flat)
+    assert Finding.UNDERFITTING not in findings(score=rising)
+
+
+def test_too_few_steps_are_not_judged() -> None:
+    assert findings(loss=[(1.0, LN_2), (2.0, LN_2)]) == {Finding.NOT_MEASURED}
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.15])
+def test_noise_on_a_good_run_does_not_alarm(noise: float) -> None:
+    """Batches of 16 pairs scatter by about 0.1."""
+    alarmed = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        measured = [(step, loss + rng.gauss(0, 0.01)) for step, loss in held_out(0.6, 0.5, 0.5)]
+        accuracy = curve(lambda share: 0.5 + 0.3 * share, noise=noise, seed=seed)
+        loss = falling(0.4, noise=noise, seed=seed)
+        found = findings(loss=loss, held_out_loss=measured, accuracy=accuracy)
+        alarmed += found != {Finding.FINE}
+
+    assert alarmed <= 2
+
+
+@pytest.mark.parametrize(
+    ("kl", "severity"), [(7.0, Severity.GOOD), (12.0, Severity.WARN), (25.0, Severity.BAD)]
+)
+def test_distance_warns_and_then_stops(kl: float, severity: Severity) -> None:
+    worst, *_ = judge(Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5), kl=kl))
+
+    assert worst.severity is severity
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "finding"),
+    [
+        (100.0, 120.0, Finding.LONGER),
+        (100.0, 80.0, Finding.SHORTER),
+        (100.0, 110.0, Finding.FINE),
+        (100.0, 90.0, Finding.FINE),
+    ],
+)
+def test_length_drifts_beyond_fifteen_percent(
+    before: float, after: float, finding: Finding
+) -> None:
+    length = change(Artefact.LENGTH, before, after, alarm=after > before)
+
+    assert findings(changes=changed(length)) == {finding}
+
+
+def test_a_drift_within_its_noise_is_none() -> None:
+    length = change(Artefact.LENGTH, 100, 120, spread=25)
+
+    assert findings(changes=changed(length)) == {Finding.FINE}
+
+
+def test_responses_that_fall_apart_are_bad_and_come_first() -> None:
+    verdicts = judge(
+        Evidence(
+            changes=changed(
+                change(Artefact.LENGTH, 100, 130),
+                change(Artefact.UNFINISHED, 5, 40, alarm=True),
+                change(Artefact.REPETITION, 0, 30, alarm=True),
+            )
+        )
+    )
+
+    assert [v.finding for v in verdicts] == [Finding.UNENDED, Finding.REPETITIVE, Finding.LONGER]
+    assert [v.severity for v in verdicts] == [Severity.BAD, Severity.BAD, Severity.WARN]
+
+
+def test_a_habit_that_grew_is_named_although_the_losses_are_fine() -> None:
+    (verdict,) = judge(
+        Evidence(
+            loss=falling(),
+            held_out_loss=held_out(0.6, 0.5),
+            changes=changed(change(Artefact.APOLOGIES, 130, 214, alarm=True)),
+        )
+    )
+
+    assert verdict.finding is Finding.MANNERED
+    assert str(verdict.title) == "It apologises much more"
+    assert "130 before, 214 after" in str(verdict.evidence)
+
+
+def test_general_text_that_surprises_more_is_forgetting() -> None:
+    common = {"loss": falling(), "held_out_loss": held_out(0.6, 0.5)}
+
+    forgot = findings(**common, general_loss_before=2.0, general_loss_after=2.2)
+    kept = findings(**common, general_loss_before=2.0, general_loss_after=2.05)
+
+    assert (forgot, kept) == ({Finding.FORGETFUL}, {Finding.FINE})
+
+
+def test_a_run_without_any_measurement_says_so() -> None:
+    assert findings(loss=falling()) == {Finding.NOT_MEASURED}
+
+
+@dataclass(frozen=True)
+class Line:
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def test_evidence_is_read_off_events_and_report() -> None:
+    lines = [
+        Line("metrics", {"step": 1, "loss": 0.7, "held_out_loss": 0.6}),
+        Line("metrics", {"step": 2, "loss": 0.5, "accuracy": 0.8}),
+        Line("progress", {"step": 3, "loss": 9.0}),
+    ]
+    report = {
+        "best_step": 1,
+        "generations": {"kl_k1": 3.0},
+        "artefacts": [vars(change(Artefact.HEDGES, 1, 2))],
+        "forgetting": {"on": "own", "loss_before": 1.0, "loss_after": 2.0},
+    }
+
+    evidence = Evidence.of(lines, report)
+
+    assert evidence.loss == [(1.0, 0.7), (2.0, 0.5)]
+    assert (evidence.held_out_loss, evidence.accuracy) == ([(1.0, 0.6)], [(2.0, 0.8)])
+    assert (evidence.best_step, evidence.kl) == (1, 3.0)
+    assert set(evidence.changes) == {Artefact.HEDGES}
+    # What the policy itself wrote before is bound to surprise the new one.
+    assert evidence.general_loss_after is None
+
+
+def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
+    (verdict,) = judge(Evidence(changes=changed(change(Artefact.HEDGES, 10, 40, alarm=True))))
+
+    again = Verdict.from_json(verdict.to_json())
+
+    assert again.finding is verdict.finding
+    assert str(again.evidence) == str(verdict.evidence)
+    with speaking(Language.ZH):
+        assert say(again.evidence) == "每 100 个回复中含糊其辞的句数：训练前 10，训练后 40。"

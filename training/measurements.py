@@ -1,0 +1,146 @@
+"""The figures of a run's result, each with its name, its unit and what it was before.
+
+One list serves the page that shows a run and the report that it leaves. Pure functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from training.messages import Message
+
+_LN_2 = math.log(2)
+
+
+class Unit(StrEnum):
+    """How a figure is written."""
+
+    SHARE = "share"
+    NUMBER = "number"
+
+
+class Measurement(NamedTuple):
+    """A figure before and after training; None where there is none.
+
+    `low` and `high` are the 95 % interval of `after`, where it has one.
+    """
+
+    label: Message
+    before: float | None
+    after: float | None
+    unit: Unit = Unit.NUMBER
+    low: float | None = None
+    high: float | None = None
+
+
+def measurements(report: Mapping[str, Any]) -> list[Measurement]:
+    """What a result's report holds, the most telling first."""
+    found: list[Measurement] = []
+    for name, read in _READERS.items():
+        if report.get(name):
+            found += read(report[name])
+    return found
+
+
+def _of_pairs(pairs: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("Ranks as people did (held-out pairs: {n})", {"n": int(pairs["pairs"])})
+    return [
+        Measurement(label, 0.5, pairs["accuracy"], Unit.SHARE),
+        Measurement(Message("Reward margin on them"), 0.0, pairs["margin"]),
+        Measurement(Message("Loss on them"), _LN_2, pairs["loss"]),
+    ]
+
+
+def _of_likelihood(likelihood: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("Perplexity of held-out responses")
+    return [Measurement(label, *_perplexities(likelihood))]
+
+
+def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
+    """Before is what one would get without a model: by length, or by a coin."""
+    ranks = Message(
+        "Ranks as people did (held-out pairs: {n}); before: the longer one wins",
+        {"n": int(ranked["pairs"])},
+    )
+    return [
+        Measurement(ranks, ranked["longer_wins"], ranked["accuracy"], Unit.SHARE),
+        Measurement(Message("Loss on them"), _LN_2, ranked["loss"]),
+        Measurement(Message("Brier score; 0 is certain and right"), 0.25, ranked["brier"]),
+        Measurement(Message("Calibration error (ECE)"), None, ranked["ece"], Unit.SHARE),
+    ]
+
+
+def _of_reward(reward: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("Reward on held-out prompts")
+    return [Measurement(label, reward.get("before"), reward.get("after"))]
+
+
+def _of_win_rate(won: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("Wins over the policy before, by the reward model (prompts: {n})")
+    interval = won["low"], won["high"]
+    named = label._replace(values={"n": int(won["n"])})
+    return [Measurement(named, 0.5, won["rate"], Unit.SHARE, *interval)]
+
+
+def _of_regressions(worse: Mapping[str, Any]) -> list[Measurement]:
+    interval = worse["low"], worse["high"]
+    label = (
+        Message("Prompts with a clearly worse response, by the reward model")
+        if worse["by"] == "reward_model"
+        else Message("Prompts whose response fell apart: no end, or in circles")
+    )
+    return [Measurement(label, None, worse["share"], Unit.SHARE, *interval)]
+
+
+def _of_generations(shown: Mapping[str, Any]) -> list[Measurement]:
+    def both(name: str, label: Message, unit: Unit = Unit.NUMBER) -> Measurement:
+        return Measurement(label, shown.get(f"{name}_before"), shown.get(f"{name}_after"), unit)
+
+    found = [
+        both("ended", Message("Ends its response by itself"), Unit.SHARE),
+        both("length", Message("Response length, tokens")),
+        both("tokens_per_s", Message("Tokens per second, in a batch")),
+    ]
+    kl = Message("Distance from before (KL, nats a response)")
+    known = [m for m in found if m.after is not None]
+    return [*known, Measurement(kl, 0.0, shown["kl_k1"])]
+
+
+def _of_forgetting(told: Mapping[str, Any]) -> list[Measurement]:
+    label = (
+        Message("Perplexity of general text")
+        if told["on"] == "general"
+        else Message("Perplexity of the responses from before")
+    )
+    return [Measurement(label, *_perplexities(told))]
+
+
+def _of_following(followed: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("Follows the prompt's instructions (checks: {n})", {"n": followed["checks"]})
+    return [Measurement(label, followed["before"], followed["after"], Unit.SHARE)]
+
+
+def _perplexities(losses: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Before and after, from mean losses in nats a token; None beyond what a number can hold."""
+    before, after = (losses.get(f"loss_{when}") for when in ("before", "after"))
+    return _exp(before), _exp(after)
+
+
+def _exp(loss: float | None) -> float | None:
+    return math.exp(loss) if loss is not None and loss < 700 else None
+
+
+_READERS = {
+    "pairs": _of_pairs,
+    "likelihood": _of_likelihood,
+    "reward_model": _of_reward_model,
+    "win_rate": _of_win_rate,
+    "reward": _of_reward,
+    "regressions": _of_regressions,
+    "instructions": _of_following,
+    "generations": _of_generations,
+    "forgetting": _of_forgetting,
+}

@@ -1,0 +1,339 @@
+"""The report that a run leaves: one HTML file that explains itself wherever it is taken.
+
+A pure function of the spec, the events and the result's report. The file holds its own style and
+drawings, no script, and refers to nothing outside; whatever people or policies wrote is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, tostring
+
+from training.artefacts import Change
+from training.config import RunSpec
+from training.events import Event, EventKind, series
+from training.measurements import Measurement, Unit, measurements
+from training.methods import method_named
+from training.verdicts import Verdict
+
+WIDTH, HEIGHT = 320, 140
+# A curve of more points than pixels across cannot be told from one with fewer.
+MAX_POINTS = 300
+
+_HELD_OUT = "held_out_"
+_CURVES = {
+    "loss": "Loss",
+    "accuracy": "Ranks as people did",
+    "margin": "Reward margin",
+    "score": "Reward",
+    "objective": "Reward minus beta times KL",
+    "kl": "KL to the reference, nats a response",
+    "reward_chosen": "Reward of the chosen response",
+    "reward_rejected": "Reward of the rejected response",
+    "length": "Response length, tokens",
+    "entropy": "Entropy, nats",
+    "grad_norm": "Length of the gradient",
+    "learning_rate": "Step size",
+}
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --quiet: #60646c; --line: #d9d9e0;
+  --paper: #fff; --card: #f7f7f9; --accent: #3e63dd; --other: #c2410c; --good: #18794e;
+  --warn: #a35200; --bad: #c62a2f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --quiet: #b0b4ba; --line: #43484e;
+  --paper: #18191b; --card: #212225; --accent: #9eb1ff; --other: #ffa057; --good: #3dd68c;
+  --warn: #ffca16; --bad: #ff9592; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 0; } p { margin: .25rem 0; } code { font-size: .9em; }
+.quiet { color: var(--quiet); }
+.verdict { border-left: 4px solid var(--quiet); background: var(--card); padding: .6rem 1rem;
+  margin: .6rem 0; }
+.good { border-color: var(--good); } .warn { border-color: var(--warn); }
+.bad { border-color: var(--bad); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem;
+  border-bottom: 1px solid var(--line); vertical-align: top; } tr.alarm td { color: var(--warn);
+  font-weight: 600; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
+figure { margin: 0; background: var(--card); padding: .6rem; }
+figcaption { font-size: .9rem; } svg { width: 100%; height: auto; display: block; }
+.training { stroke: var(--accent); } .held-out { stroke: var(--other); }
+polyline { fill: none; stroke-width: 1.5; } svg text { fill: var(--quiet); font-size: 10px; }
+details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
+.said { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: .6rem; }
+"""
+
+
+def render(spec: RunSpec, events: Sequence[Event], report: Mapping[str, Any]) -> str:
+    """The whole file. `report` is that of the result, with verdicts and environment."""
+    body = el(
+        "body",
+        _head(spec, events),
+        *_section("What the numbers say", _verdicts(report)),
+        *_section("What was asked", _pairs(_asked(spec, report))),
+        *_section("Before and after", _measured(report)),
+        *_section("Habits", _artefacts(report)),
+        *_section("Curves", _curves(events)),
+        *_section("Side by side", _samples(report)),
+        *_section("Time", _pairs(_timing(report))),
+        *_section("Made with", _pairs(_environment(report))),
+    )
+    return "<!DOCTYPE html>\n" + tostring(
+        el("html", _meta(spec), body, lang="en"), encoding="unicode", method="html"
+    )
+
+
+def el(tag: str, /, *children: Element | str, **attributes: str) -> Element:
+    """An element with text and elements in it; `class_` loses its underscore."""
+    made = Element(tag, {name.rstrip("_").replace("_", "-"): v for name, v in attributes.items()})
+    for child in children:
+        if isinstance(child, Element):
+            made.append(child)
+        elif len(made):
+            made[-1].tail = (made[-1].tail or "") + child
+        else:
+            made.text = (made.text or "") + child
+    return made
+
+
+def _meta(spec: RunSpec) -> Element:
+    return el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("title", f"{spec.run_id} · Whetstone"),
+        el("style", _STYLE),
+    )
+
+
+def _section(title: str, found: Sequence[Element]) -> list[Element]:
+    """A heading with what stands under it; nothing where there is nothing."""
+    return [el("section", el("h2", title), *found)] if found else []
+
+
+def _head(spec: RunSpec, events: Sequence[Event]) -> Element:
+    began = datetime.fromtimestamp(events[0].at, UTC) if events else None
+    when = f" · {began:%Y-%m-%d %H:%M} UTC" if began else ""
+    method = method_named(spec.method).label
+    return el(
+        "header",
+        el("h1", f"{method} from {spec.parent_version}"),
+        el("p", el("code", spec.run_id), when, class_="quiet"),
+    )
+
+
+def _verdicts(report: Mapping[str, Any]) -> list[Element]:
+    verdicts = [Verdict.from_json(values) for values in report.get("verdicts") or ()]
+    return [
+        el(
+            "div",
+            el("h3", str(verdict.title)),
+            el("p", str(verdict.evidence)),
+            el("p", str(verdict.advice), class_="quiet"),
+            class_=f"verdict {verdict.severity.value}",
+        )
+        for verdict in verdicts
+    ]
+
+
+def _asked(spec: RunSpec, report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    counts = report.get("data") or {}
+    return [
+        ("Method", method_named(spec.method).label),
+        ("Trained from", spec.parent_version),
+        ("Base model", spec.base_model),
+        ("Reward model", spec.reward_model or "none"),
+        ("Seed", str(spec.seed)),
+        ("Snapshot", str((report.get("environment") or {}).get("snapshot", "unknown"))),
+        *((f"Data: {name.replace('_', ' ')}", f"{value:,}") for name, value in counts.items()),
+        *_own_options(spec, report),
+    ]
+
+
+def _own_options(spec: RunSpec, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Options that are not those of the preset for this much data."""
+    counts = report.get("data") or {}
+    rows = sum(int(counts.get(name) or 0) for name in ("train", "held_out"))
+    given = asdict(spec.options)
+    usual = asdict(
+        spec.options.preset(
+            rows,
+            parameters=(report.get("environment") or {}).get("parameters"),
+            tuning=str(given.get("tuning")),
+        )
+    )
+    for option in spec.options.described():
+        if given[option.name] != usual[option.name]:
+            shown = f"{given[option.name]} (preset: {usual[option.name]})"
+            yield option.label, shown
+
+
+def _measured(report: Mapping[str, Any]) -> list[Element]:
+    rows = [
+        (str(m.label), _figure(m.before, m.unit), _with_interval(m)) for m in measurements(report)
+    ]
+    note = el(
+        "p",
+        "Measured by the machine on prompts that training never saw. Whether people like it "
+        "better, only the blind comparison after a promotion can tell.",
+        class_="quiet",
+    )
+    return [note, _table(("", "Before", "After"), rows)] if rows else []
+
+
+def _artefacts(report: Mapping[str, Any]) -> list[Element]:
+    changes = [Change.from_json(values) for values in report.get("artefacts") or ()]
+    if not changes:
+        return []
+    heads = ("", "Before", "After", "Difference, with its 95 % interval")
+    rows = [
+        (
+            str(change.artefact.label),
+            f"{change.before:.1f}",
+            f"{change.after:.1f}",
+            f"{change.after - change.before:+.1f} ({change.low:+.1f} to {change.high:+.1f})",
+        )
+        for change in changes
+    ]
+    alarms = [number for number, change in enumerate(changes) if change.is_alarming]
+    note = "Marked rows grew by much, and by more than chance would let them."
+    return [el("p", note, class_="quiet"), _table(heads, rows, alarms=alarms)]
+
+
+def _curves(events: Sequence[Event]) -> list[Element]:
+    measured = {name for e in events if e.kind == EventKind.METRICS for name in e.data}
+    names = {name.removeprefix(_HELD_OUT) for name in measured} - {"step"}
+    order = [*(n for n in _CURVES if n in names), *sorted(names - set(_CURVES))]
+    charts = [chart for chart in (_chart(name, events) for name in order) if chart is not None]
+    return [el("div", *charts, class_="curves")] if charts else []
+
+
+class _Frame(NamedTuple):
+    """The extremes of a drawing."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def place(self, x: float, y: float) -> str:
+        across = WIDTH * (x - self.left) / ((self.right - self.left) or 1.0)
+        down = HEIGHT * (self.high - y) / ((self.high - self.low) or 1.0)
+        return f"{across:.1f},{down:.1f}"
+
+
+def _chart(name: str, events: Sequence[Event]) -> Element | None:
+    lines = {"training": series(events, name), "held-out": series(events, _HELD_OUT + name)}
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        return None
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    frame = _Frame(min(xs), max(xs), min(ys), max(ys))
+    drawn = [shape for kind, line in lines.items() for shape in _line(kind, line, frame)]
+    ends = "; ".join(
+        f"{k} {line[0][1]:.3g} → {line[-1][1]:.3g}" for k, line in lines.items() if line
+    )
+    title = _CURVES.get(name, name.replace("_", " ").capitalize())
+    return el(
+        "figure",
+        el("figcaption", el("strong", title), el("br"), el("span", ends, class_="quiet")),
+        el(
+            "svg",
+            *drawn,
+            el("text", f"{frame.high:.3g}", x="2", y="10"),
+            el("text", f"{frame.low:.3g}", x="2", y=f"{HEIGHT - 3}"),
+            el("text", f"step {frame.right:g}", x=f"{WIDTH}", y=f"{HEIGHT - 3}", text_anchor="end"),
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            role="img",
+            aria_label=f"{title}: {ends}",
+        ),
+    )
+
+
+def _line(kind: str, points: Sequence[tuple[float, float]], frame: _Frame) -> list[Element]:
+    every = max(1, len(points) // MAX_POINTS)
+    path = " ".join(frame.place(x, y) for x, y in points[::every])
+    if not path:
+        return []
+    line = el("polyline", points=path, class_=kind)
+    dots = [
+        el("circle", cx=place.partition(",")[0], cy=place.partition(",")[2], r="2.5", class_=kind)
+        for place in path.split()
+    ]
+    return [line, *dots] if len(dots) < 10 else [line]
+
+
+def _samples(report: Mapping[str, Any]) -> list[Element]:
+    samples = (report.get("generations") or {}).get("samples") or ()
+    return [
+        el(
+            "details",
+            el("summary", str(sample["messages"][-1]["content"]), dir="auto", lang=""),
+            el(
+                "div",
+                el("div", el("h3", "Before"), _said(sample["before"])),
+                el("div", el("h3", "After"), _said(sample["after"])),
+                class_="pair",
+            ),
+            open="",
+        )
+        for sample in samples
+    ]
+
+
+def _said(text: str) -> Element:
+    return el("div", text.strip() or "(an empty response)", class_="said", dir="auto", lang="")
+
+
+def _timing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    timing = report.get("timing") or {}
+    names = {"training_s": "Training, seconds", "total_s": "In all, seconds"}
+    rows = [(label, f"{timing[name]:.1f}") for name, label in names.items() if timing.get(name)]
+    return [*rows, ("Steps", f"{report['steps']:,}")] if "steps" in report else rows
+
+
+def _environment(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    environment = report.get("environment") or {}
+    versions = environment.get("versions") or {}
+    known = [
+        (name, str(environment[name])) for name in ("python", "platform") if name in environment
+    ]
+    return [*known, *((name, str(version)) for name, version in versions.items())]
+
+
+def _with_interval(m: Measurement) -> str:
+    shown = _figure(m.after, m.unit)
+    if m.low is None or m.high is None:
+        return shown
+    return f"{shown} ({_figure(m.low, m.unit)} to {_figure(m.high, m.unit)})"
+
+
+def _figure(value: float | None, unit: Unit) -> str:
+    if value is None:
+        return "—"
+    return f"{100 * value:.1f} %" if unit is Unit.SHARE else f"{value:.3g}"
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> list[Element]:
+    """Names with their values; nothing where there are none."""
+    return [_table(("", ""), rows)] if rows else []
+
+
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, alarms: Sequence[int] = ()
+) -> Element:
+    """Rows of text; those numbered in `alarms` stand out."""
+    head = [el("thead", el("tr", *(el("th", text, scope="col") for text in heads)))]
+    body = [
+        el("tr", *(el("td", cell) for cell in row), class_="alarm" if number in alarms else "")
+        for number, row in enumerate(rows)
+    ]
+    return el(
+        "div", el("table", *(head if any(heads) else []), el("tbody", *body)), class_="scroll"
+    )

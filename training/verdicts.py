@@ -1,0 +1,460 @@
+"""What a run's numbers say about it, in names that a person can act on. Pure functions.
+
+A verdict is drawn from curves and before/after counts alone; whether people like the new policy
+better is for their blind comparison to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from statistics import fmean, pvariance
+from typing import Any, NamedTuple, Self
+
+from training.artefacts import Artefact, Change
+from training.events import Told, series
+from training.messages import Message
+
+# Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
+# as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
+OVERFITTING_RISE = 0.05
+OVERFITTING_RISE_SHARE = 0.1
+# DPO starts at ln 2; 5 % below it the pairs are hardly apart (a margin of 0.07). A loss that rises
+# by as much is no noise either.
+CLEAR_CHANGE_SHARE = 0.05
+# Of the pairs that were trained on; 0.5 is a coin, and a fitted policy exceeds 0.7.
+UNDERFITTING_ACCURACY = 0.6
+# Two standard errors: one curve in twenty strays that far by chance.
+SURE = 2.0
+# Share of a curve that counts as its beginning, and as its end.
+END_SHARE = 0.2
+FEWEST_POINTS = 4
+# A sixth: readers notice it, and two samples of one policy rarely differ by as much.
+LENGTH_DRIFT = 0.15
+# Nats a response. Measured on the bundled model: fluent at 7, degenerate at 20 to 30.
+KL_WARN = 10.0
+KL_STOP = 20.0
+# Of the loss before: what a narrow training may cost on text that it never touched.
+FORGETTING_SHARE = 0.05
+
+Series = Sequence[tuple[float, float]]
+
+
+class Finding(StrEnum):
+    """What a verdict is about.
+
+    OVERFITTING     held-out loss rises while the training loss falls
+    STOPPED_EARLY   the same, and the best step was kept
+    UNSTABLE        the training loss rises
+    UNDERFITTING    hardly anything was learned
+    SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
+                    degradation: what the policy writes changed in a way that nobody asked for
+    MANNERED        a habit grew that accuracy does not show
+    FINE            none of these
+    NOT_MEASURED    there is nothing to tell it by
+    """
+
+    OVERFITTING = "overfitting"
+    STOPPED_EARLY = "stopped_early"
+    UNSTABLE = "unstable"
+    UNDERFITTING = "underfitting"
+    SHORTER = "shorter"
+    LONGER = "longer"
+    UNENDED = "unended"
+    REPETITIVE = "repetitive"
+    DRIFTED = "drifted"
+    FORGETFUL = "forgetful"
+    MANNERED = "mannered"
+    FINE = "fine"
+    NOT_MEASURED = "not_measured"
+
+
+class Severity(StrEnum):
+    """GOOD and QUIET need nothing; WARN wants a look; BAD should not go live."""
+
+    GOOD = "good"
+    QUIET = "quiet"
+    WARN = "warn"
+    BAD = "bad"
+
+
+class Verdict(NamedTuple):
+    """A finding with its name for people, the curve or count that shows it, and what to do next."""
+
+    finding: Finding
+    severity: Severity
+    title: Message
+    evidence: Message
+    advice: Message
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` turns it back."""
+        said = {name: getattr(self, name).to_json() for name in ("title", "evidence", "advice")}
+        return {"finding": self.finding.value, "severity": self.severity.value, **said}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Raises `ValueError` for a finding that this version does not know."""
+        said = [Message.from_json(values[name]) for name in ("title", "evidence", "advice")]
+        return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run left to judge it by; (step, value) in order of step, nothing where unmeasured.
+
+    `kl` is in nats a response, the losses of general text in nats a token, `best_step` where early
+    stopping went back to.
+    """
+
+    loss: Series = ()
+    held_out_loss: Series = ()
+    accuracy: Series = ()
+    score: Series = ()
+    best_step: int | None = None
+    kl: float | None = None
+    changes: Mapping[Artefact, Change] = field(default_factory=dict)
+    general_loss_before: float | None = None
+    general_loss_after: float | None = None
+
+    @classmethod
+    def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
+        """From a run's events and its result's report."""
+        generations = report.get("generations") or {}
+        forgetting = report.get("forgetting") or {}
+        if forgetting.get("on") != "general":
+            forgetting = {}
+        changes = [Change.from_json(values) for values in report.get("artefacts") or ()]
+        return cls(
+            loss=series(events, "loss"),
+            held_out_loss=series(events, "held_out_loss"),
+            accuracy=series(events, "accuracy"),
+            score=series(events, "score"),
+            best_step=report.get("best_step"),
+            kl=generations.get("kl_k1"),
+            changes={change.artefact: change for change in changes},
+            general_loss_before=forgetting.get("loss_before"),
+            general_loss_after=forgetting.get("loss_after"),
+        )
+
+
+def judge(evidence: Evidence) -> list[Verdict]:
+    """All that can be said, the worst first; one verdict at least."""
+    found = [
+        *_on_fit(evidence),
+        *_on_distance(evidence),
+        *_on_responses(evidence.changes),
+        *_on_forgetting(evidence),
+    ]
+    if any(verdict.severity in (Severity.WARN, Severity.BAD) for verdict in found):
+        return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
+    return [*found, _fine() if _is_measured(evidence) else _not_measured()]
+
+
+def _is_measured(evidence: Evidence) -> bool:
+    return bool(evidence.held_out_loss or evidence.changes)
+
+
+def _on_fit(evidence: Evidence) -> list[Verdict]:
+    ways = (_stopped_early, _overfitting, _instability, _underfitting)
+    return list(islice(filter(None, (way(evidence) for way in ways)), 1))
+
+
+def _stopped_early(evidence: Evidence) -> Verdict | None:
+    last_step = evidence.held_out_loss[-1][0] if evidence.held_out_loss else 0.0
+    if evidence.best_step is None or evidence.best_step >= last_step:
+        return None
+    return Verdict(
+        Finding.STOPPED_EARLY,
+        Severity.QUIET,
+        Message("Stopped before it began to memorise"),
+        Message(
+            "The held-out loss was lowest at step {best} of {last}; the policy of that step was "
+            "kept.",
+            {"best": evidence.best_step, "last": int(last_step)},
+        ),
+        Message("Nothing to do. More preferences on new prompts would let it learn longer."),
+    )
+
+
+def _overfitting(evidence: Evidence) -> Verdict | None:
+    if len(evidence.held_out_loss) < 2:
+        return None
+    step, lowest = min(evidence.held_out_loss, key=lambda point: point[1])
+    last = evidence.held_out_loss[-1][1]
+    if last - lowest <= max(OVERFITTING_RISE, OVERFITTING_RISE_SHARE * abs(lowest)):
+        return None
+    shown = {"low": lowest, "last": last, "step": int(step)}
+    if _rises(evidence.loss, since=step):
+        return _unstable(
+            Message(
+                "After step {step} both losses rise; the held-out loss went from {low:.3g} to "
+                "{last:.3g}.",
+                shown,
+            )
+        )
+    return Verdict(
+        Finding.OVERFITTING,
+        Severity.WARN,
+        Message("It memorises: over-fitting"),
+        Message(
+            "The held-out loss rises from {low:.3g} at step {step} to {last:.3g}, while the "
+            "training loss goes on falling.",
+            shown,
+        ),
+        Message(
+            "Train for fewer epochs, or set a patience to stop early and keep the best step. A "
+            "higher beta, a lower learning rate and preferences on more different prompts help "
+            "too."
+        ),
+    )
+
+
+def _instability(evidence: Evidence) -> Verdict | None:
+    if len(evidence.loss) < FEWEST_POINTS:
+        return None
+    first, last = _ends(evidence.loss)
+    rise = last.mean - first.mean
+    by_chance = SURE * math.hypot(first.error, last.error)
+    if rise <= max(by_chance, CLEAR_CHANGE_SHARE * abs(first.mean)):
+        return None
+    shown = {"first": first.mean, "last": last.mean}
+    return _unstable(Message("The training loss rose from {first:.3g} to {last:.3g}.", shown))
+
+
+def _unstable(evidence: Message) -> Verdict:
+    return Verdict(
+        Finding.UNSTABLE,
+        Severity.BAD,
+        Message("Training became unstable"),
+        evidence,
+        Message("Halve the learning rate, or lengthen the warm-up, and start again."),
+    )
+
+
+def _underfitting(evidence: Evidence) -> Verdict | None:
+    shown = _unmoved_loss(evidence.loss) or _coin_accuracy(evidence.accuracy)
+    shown = shown or _unmoved_score(evidence.score)
+    if shown is None:
+        return None
+    return Verdict(
+        Finding.UNDERFITTING,
+        Severity.WARN,
+        Message("It has hardly learned anything: under-fitting"),
+        shown,
+        Message(
+            "Raise the learning rate or the number of epochs, or lower beta. If that does not "
+            "help, the data contradict each other: look at the agreement in the Quality tab."
+        ),
+    )
+
+
+def _unmoved_loss(loss: Series) -> Message | None:
+    if len(loss) < FEWEST_POINTS:
+        return None
+    first, last = _ends(loss)
+    if first.mean - last.mean >= CLEAR_CHANGE_SHARE * abs(first.mean):
+        return None
+    shown = {"first": first.mean, "last": last.mean}
+    return Message("The training loss went from {first:.3g} to {last:.3g} only.", shown)
+
+
+def _coin_accuracy(accuracy: Series) -> Message | None:
+    if len(accuracy) < FEWEST_POINTS:
+        return None
+    _, last = _ends(accuracy)
+    if last.mean >= UNDERFITTING_ACCURACY:
+        return None
+    return Message(
+        "At the end {share:.0%} of the trained pairs were ranked as people did; a coin gets 50 %.",
+        {"share": last.mean},
+    )
+
+
+def _unmoved_score(score: Series) -> Message | None:
+    if len(score) < FEWEST_POINTS:
+        return None
+    first, last = _ends(score)
+    if last.mean - first.mean > SURE * math.hypot(first.error, last.error):
+        return None
+    shown = {"first": first.mean, "last": last.mean}
+    return Message("The reward went from {first:.3g} to {last:.3g}, no more than chance.", shown)
+
+
+def _on_distance(evidence: Evidence) -> list[Verdict]:
+    if evidence.kl is None or evidence.kl <= KL_WARN:
+        return []
+    is_far = evidence.kl > KL_STOP
+    title = (
+        Message("Too far from where it started")
+        if is_far
+        else Message("Rather far from where it started")
+    )
+    return [
+        Verdict(
+            Finding.DRIFTED,
+            Severity.BAD if is_far else Severity.WARN,
+            title,
+            Message(
+                "The KL to the policy before is {kl:.3g} nats a response; above {warn:.3g} wants a "
+                "look, above {stop:.3g} text usually falls apart.",
+                {"kl": evidence.kl, "warn": KL_WARN, "stop": KL_STOP},
+            ),
+            Message("Raise beta, or train for fewer steps, and read the responses side by side."),
+        )
+    ]
+
+
+class _Words(NamedTuple):
+    finding: Finding
+    title: Message
+    advice: Message
+
+
+_FALLEN_APART: Mapping[Artefact, _Words] = {
+    Artefact.UNFINISHED: _Words(
+        Finding.UNENDED,
+        Message("Fewer responses end by themselves"),
+        Message(
+            "Do not promote it before you have read the responses side by side. Fewer epochs or a "
+            "higher beta usually cure it."
+        ),
+    ),
+    Artefact.REPETITION: _Words(
+        Finding.REPETITIVE,
+        Message("More responses repeat themselves"),
+        Message(
+            "Do not promote it before you have read the responses side by side. Fewer epochs or a "
+            "higher beta usually cure it."
+        ),
+    ),
+}
+_TAUGHT = Message(
+    "If people did not mean to teach that, say so in the guidelines and judge more pairs that "
+    "differ in it; the ranking accuracy does not show it."
+)
+_HABITS: Mapping[Artefact, Message] = {
+    Artefact.APOLOGIES: Message("It apologises much more"),
+    Artefact.HEDGES: Message("It hedges much more"),
+    Artefact.AI_MENTION: Message("It speaks much more of being an AI"),
+    Artefact.REFUSAL: Message("It refuses much more"),
+    Artefact.LIST_AND_SUMMARY: Message("It lists and sums up much more"),
+}
+
+
+def _on_responses(changes: Mapping[Artefact, Change]) -> list[Verdict]:
+    found = [v for v in (_length_drift(changes.get(Artefact.LENGTH)),) if v]
+    for artefact, words in _FALLEN_APART.items():
+        if _alarms(changes, artefact):
+            shown = _counted(changes[artefact])
+            found.append(Verdict(words.finding, Severity.BAD, words.title, shown, words.advice))
+    for artefact, title in _HABITS.items():
+        if _alarms(changes, artefact):
+            shown = _counted(changes[artefact])
+            found.append(Verdict(Finding.MANNERED, Severity.WARN, title, shown, _TAUGHT))
+    return found
+
+
+def _alarms(changes: Mapping[Artefact, Change], artefact: Artefact) -> bool:
+    return artefact in changes and changes[artefact].is_alarming
+
+
+def _counted(change: Change) -> Message:
+    return Message(
+        "{what}: {before:.3g} before, {after:.3g} after.",
+        {"what": change.artefact.label, "before": change.before, "after": change.after},
+    )
+
+
+def _length_drift(change: Change | None) -> Verdict | None:
+    if change is None or change.low <= 0 <= change.high or abs(change.growth) <= LENGTH_DRIFT:
+        return None
+    is_longer = change.growth > 0
+    return Verdict(
+        Finding.LONGER if is_longer else Finding.SHORTER,
+        Severity.WARN,
+        Message("Responses became longer") if is_longer else Message("Responses became shorter"),
+        _counted(change),
+        Message(
+            "Read the responses side by side. If that is not what people want, judge pairs in "
+            "which the better response is the one of the other length, or choose the loss "
+            "sigmoid_norm."
+        ),
+    )
+
+
+def _on_forgetting(evidence: Evidence) -> list[Verdict]:
+    before, after = evidence.general_loss_before, evidence.general_loss_after
+    if before is None or after is None or after <= before * (1 + FORGETTING_SHARE):
+        return []
+    return [
+        Verdict(
+            Finding.FORGETFUL,
+            Severity.WARN,
+            Message("It forgets what it knew"),
+            Message(
+                "The loss on general text rose from {before:.3g} to {after:.3g} nats a token.",
+                {"before": before, "after": after},
+            ),
+            Message(
+                "Lower the learning rate or train for fewer epochs; mixing in demonstrations of "
+                "other tasks helps too."
+            ),
+        )
+    ]
+
+
+def _fine() -> Verdict:
+    return Verdict(
+        Finding.FINE,
+        Severity.GOOD,
+        Message("The numbers look fine"),
+        Message("No curve and no count shows over-fitting, under-fitting or degradation."),
+        Message("Promote it, and let the blind comparison tell whether people like it better."),
+    )
+
+
+def _not_measured() -> Verdict:
+    return Verdict(
+        Finding.NOT_MEASURED,
+        Severity.QUIET,
+        Message("Not measured"),
+        Message("No row was held out, and no test prompt was answered."),
+        Message(
+            "Set a held-out share above 0 and import held-out prompts, then start a new run; or "
+            "promote it and let people compare."
+        ),
+    )
+
+
+class _End(NamedTuple):
+    """Mean of a stretch of a curve, and its standard error."""
+
+    mean: float
+    error: float
+
+
+def _ends(points: Series) -> tuple[_End, _End]:
+    size = max(1, math.ceil(END_SHARE * len(points)))
+    values = [value for _, value in points]
+    return _end(values[:size]), _end(values[-size:])
+
+
+def _end(values: Sequence[float]) -> _End:
+    if len(values) < 2:
+        return _End(values[0], 0.0)
+    return _End(fmean(values), math.sqrt(pvariance(values) / (len(values) - 1)))
+
+
+def _rises(points: Series, *, since: float) -> bool:
+    """Whether a noisy curve ends higher than it was around a step."""
+    earlier = [value for step, value in points if step <= since]
+    later = [value for step, value in points if step > since]
+    size = max(1, math.ceil(END_SHARE * len(points)))
+    if len(earlier) < 2 or len(later) < 2:
+        return False
+    before, after = _end(earlier[-size:]), _end(later[-size:])
+    return after.mean - before.mean > SURE * math.hypot(before.error, after.error)

@@ -1,0 +1,53 @@
+"""What a recipe's report gains at the end: what it was made with, verdicts, and a page to read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from training import report_page
+from training.events import EventReader
+from training.loading import count_parameters
+from training.rundir import write_whole
+from training.verdicts import Evidence, judge
+from training.worker.job import Job
+
+PACKAGES = ("whetstone", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+log = logging.getLogger(__name__)
+
+
+def summarise(job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report with its environment and verdicts; also written as a page beside the result."""
+    events = EventReader(job.run_dir.events_path).read()
+    verdicts = [verdict.to_json() for verdict in judge(Evidence.of(events, report))]
+    whole = {**report, "environment": _environment(job), "verdicts": verdicts}
+    try:
+        write_whole(job.run_dir.report_path, report_page.render(job.spec, events, whole))
+    except Exception:
+        # The page tells what the result holds; a run is not lost for the lack of it.
+        log.exception("The report of %s could not be written", job.spec.run_id)
+    return whole
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    with (job.run_dir.path / job.spec.data).open("rb") as file:
+        snapshot = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "parameters": count_parameters(job.spec.base_model),
+        "snapshot": snapshot,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
