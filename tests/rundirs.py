@@ -124,7 +124,7 @@ def make_run_dir(
     rows: list[dict[str, Any]] | None = None,
     parent_adapter: Path | None = None,
     reward_model: Path | None = None,
-    prompts: list[dict[str, Any]] | None = None,
+    test_prompts: list[dict[str, Any]] | None = None,
     **options: Any,
 ) -> RunDir:
     """A run directory; `options` replace those of `OPTIONS` that the method has."""
@@ -143,7 +143,7 @@ def make_run_dir(
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows
     data = write_rows(path.with_suffix(".parquet"), given)
-    return RunDir.create(path, spec, data=data, eval_prompts=prompts or eval_prompts())
+    return RunDir.create(path, spec, data=data, eval_prompts=test_prompts or eval_prompts())
 
 
 def run_here(run_dir: RunDir) -> RunResult:

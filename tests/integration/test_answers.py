@@ -52,7 +52,7 @@ def judged(
         tmp_path_factory.mktemp("runs") / "run",
         model,
         reward_model=taste,
-        prompts=prompts,
+        test_prompts=prompts,
         eval_generations=PROMPTS,
     )
     write_general(run_dir, "No idea, sorry.")
