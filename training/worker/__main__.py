@@ -92,8 +92,10 @@ def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult
 
     import torch
 
+    from training.worker import usage
+
     torch.set_num_threads(spec.threads)
-    report = recipe.train(Job(spec, run_dir, events, stop))
+    report = usage.metered(lambda: recipe.train(Job(spec, run_dir, events, stop)))
     run_dir.seal_adapter()
     events.write(EventKind.DONE)
     return RunResult(Outcome.SUCCEEDED, report=report)
