@@ -37,6 +37,7 @@ def train(job: Job) -> Mapping[str, Any]:
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
     trainer = _build_trainer(job, options, loaded, split)
     trainee = loaded.trainee(trainer.model)
+    fitting.warn_of_endless(job, loaded, trainer.train_dataset["labels"])
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
     fitted = fitting.fit(job, options, trainer, trainee, counts)
 
