@@ -23,7 +23,7 @@ from training.device import Device, choose_dtype, probe
 from training.rundir import write_whole
 
 MEASURE_TIMEOUT_S = 120.0
-REPEATS = 7
+REPEATS = 40
 # Rows, inputs and outputs of the matrix products that are timed: of a small model's layer on a CPU,
 # large enough to fill a GPU.
 CPU_PRODUCT = (2048, 192, 512)
