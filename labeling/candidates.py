@@ -23,7 +23,6 @@ from typing import NamedTuple
 from labeling.access import Actor, require_lead
 from labeling.assignment import Assignment
 from labeling.project import Project
-from labeling.similarity import are_near, are_same
 from labeling.writing import completion_of
 from store import comparisons, completions, journal, policies, prompts
 from store.db import Cursor, Store
@@ -33,6 +32,7 @@ from store.records import Comparison, Completion, Promotion, Prompt, Purpose, Sp
 from training.messages import Message
 from training.policy import Generation, GenerationRequest, SamplingParams
 from training.policy_host import HostState, PolicyHost, Priority
+from training.similarity import are_near, are_same
 
 log = logging.getLogger(__name__)
 

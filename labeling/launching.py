@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from labeling.access import Actor, require_lead
+from labeling.cautions import Caution, Severity
+from labeling.outlook import Outlook, Outlooks
 from store import policies, preferences, runs, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import Kind, KindCount
+from training.estimate import Estimate
+from training.loading import ModelLoadError
+from training.messages import Message
 from training.methods import METHODS, Method, Product, method_named
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
@@ -53,6 +58,7 @@ class Launching:
         self._store = store
         self._runs = runs_service
         self._snapshots_folder = snapshots_folder
+        self._outlooks = Outlooks(store, runs_service)
 
     def counts(self, actor: Actor) -> PreferenceCounts:
         """How many preferences there are, and what a run started now would use."""
@@ -69,6 +75,26 @@ class Launching:
         require_lead(actor, "train")
         options = method_named(method).options
         return options.preset(rows, parameters=self._runs.model_parameters, tuning=tuning)
+
+    def outlook(
+        self, actor: Actor, method: str, options: Mapping[str, Any], *, start: str = Start.LIVE
+    ) -> Outlook:
+        """What a run would take and what to be warned of; the first one takes some seconds.
+
+        Raises `BadInput` for options out of bounds or a model that cannot be read.
+        """
+        require_lead(actor, "see training data")
+        chosen = _method(method)
+        try:
+            outlook = self._outlooks.of(chosen, chosen.options.parsed(options))
+        except (SpecError, ModelLoadError) as error:
+            raise BadInput("The run cannot start: {error}.", error=error) from error
+        return replace(outlook, cautions=(*self._misfit(chosen, options, start), *outlook.cautions))
+
+    def foretold(self, actor: Actor, run_id: str) -> Estimate | None:
+        """What a run that has ended would be estimated to take, to see beside what it took."""
+        require_lead(actor, "see runs")
+        return self._outlooks.of_run(runs.get(self._store, run_id))
 
     def prepare(self, actor: Actor) -> None:
         """A lead is looking at the Train tab: have a trainer process warm."""
@@ -150,6 +176,15 @@ class Launching:
             return None
         run = runs.get(self._store, run_id) if run_id else found[0]
         return RunView(run, runs.events(self._store, run.id), policies.of_run(self._store, run.id))
+
+    def _misfit(self, method: Method, options: Mapping[str, Any], start: str) -> list[Caution]:
+        """What a launch with this tuning and this start would be refused for."""
+        try:
+            _check_tuning(options.get("tuning"), self._parent(start), method)
+        except (BadInput, PolicyUnavailable) as error:
+            remedy = Message("Choose another start, or another tuning.")
+            return [Caution("start", Severity.BAD, Message.of(error), remedy)]
+        return []
 
     def _parent(self, start: str) -> Policy:
         live = policies.live(self._store)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -347,25 +346,3 @@ def _load_error(what: str, name: str, error: Exception) -> ModelLoadError:
         what=what,
         reason=reason,
     )
-
-
-def count_parameters(source: str | Path) -> int | None:
-    """How many weights a model folder holds, read off the headers of its files.
-
-    None for a hub id that is not in the local cache, and for weights in another format.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-    from safetensors import safe_open
-
-    folder = Path(source)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(str(source), local_files_only=True))
-        except (LocalEntryNotFoundError, ValueError):
-            return None
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="np") as weights:
-            total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
-    return total or None

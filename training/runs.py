@@ -30,11 +30,12 @@ from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
 from training import process
 from training.config import RunSpec, worker_environment
 from training.events import EventReader
-from training.loading import count_parameters
+from training.machine import Machine, measured
 from training.methods import Product, method_named
 from training.options import SpecError
 from training.policy import adapter_sha256
 from training.rundir import Failure, Outcome, RunDir, RunResult
+from training.shape import ModelShape, count_parameters, read_shape
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,22 @@ class RunService:
         self._wake = threading.Event()
         self._follower = threading.Thread(target=self._follow_all, name="run-follower", daemon=True)
         self._follower.start()
+
+    @property
+    def base_model(self) -> str:
+        """The folder or the hub id of the model that runs start from."""
+        return self._base_model
+
+    @cached_property
+    def machine(self) -> Machine | None:
+        """How fast this machine computes; measured, which takes seconds, unless that is on disk."""
+        path = self._folder / "machine.json"
+        return measured(path, self._threads, self._environment())
+
+    @cached_property
+    def model_shape(self) -> ModelShape | None:
+        """The sizes of the base model; None where they cannot be told."""
+        return read_shape(self._base_model)
 
     @cached_property
     def model_parameters(self) -> int | None:

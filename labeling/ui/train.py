@@ -18,7 +18,7 @@ from labeling.launching import Launching, RunView, Start
 from labeling.pipeline import Pipeline
 from labeling.promoting import Promoting
 from labeling.sessions import Sessions
-from labeling.ui import actions, form, html, pipeline_view, run_charts, run_view
+from labeling.ui import actions, form, html, outlook, pipeline_view, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
 from store.db import utc_now
@@ -148,6 +148,8 @@ class TrainTab:
             name: form.draw(method, visible=name == first) for name, method in METHODS.items()
         }
         self.start = gr.Button("Train", variant="primary", interactive=False, elem_id="train-start")
+        self.look = gr.Button("What to expect", elem_id="train-look")
+        self.outlook = actions.area("train-outlook-area")
         self.why_not = actions.area("train-why-not")
 
     def _connect(self, head: gr.HTML) -> None:
@@ -156,6 +158,7 @@ class TrainTab:
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
+            self.outlook,
         ]
         fields = [field for f in self.forms.values() for field in f.fields.values()]
         groups = [f.group for f in self.forms.values()]
@@ -191,6 +194,13 @@ class TrainTab:
             everything,
             **quiet,
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
+        self.look.click(
+            guarded(self._sessions, self.look_ahead),
+            {self.method, self.start_from, *fields},
+            self.outlook,
+            show_progress="minimal",
+            api_visibility="private",
+        )
         for place in (self.actions, self.runs, self.pipeline):
             actions.on_action(
                 place,
@@ -255,6 +265,14 @@ class TrainTab:
         )
         return self._everything(actor, run.id, method)
 
+    def look_ahead(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
+        """What a run with these options would take, and what to be warned of."""
+        method = given[self.method]
+        told = self._launching.outlook(
+            actor, method, self.forms[method].values(given), start=given[self.start_from]
+        )
+        return {self.outlook: outlook.outlook(told)}
+
     def act(
         self, actor: Actor, action: Action, shown: str, method: str, start: str
     ) -> dict[Any, Any]:
@@ -306,6 +324,7 @@ class TrainTab:
         now = utc_now()
         return {
             self.data: data_card(method, amount, self._launching.counts(actor)),
+            self.outlook: EMPTY,
             self.pipeline: pipeline_view.start_card(
                 self._pipeline.state(actor),
                 {run.id: run for run in runs},

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-BENCHMARKS = ("loop", "judging")
+BENCHMARKS = ("loop", "judging", "estimate", "training")
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""Whether two texts are too alike to be judged."""
+"""Whether two texts are too alike to be told apart."""
 
 from __future__ import annotations
 
 import pytest
 
-from labeling.similarity import are_near, are_same
+from training.similarity import Lookalikes, are_near, are_same
 
 LETTER = (
     "I am sorry about this. I see that your order D28 is about the promo code for your vacuum "
@@ -57,3 +57,20 @@ def test_the_share_of_common_trigrams_decides() -> None:
     texts = ["".join(chr(0x4E00 + i) for i in range(n)) for n in (118, 119)]
     changed = [text[:50] + "x" + text[51:] for text in texts]
     assert [are_near(a, b) for a, b in zip(texts, changed, strict=True)] == [False, True]
+
+
+OTHERS = ("Yes.", LETTER, CHINESE, "x < 1", "")
+
+
+CHANGES = (("", ""), ("sorry", "sorrier"), ("D28", "D29"), ("about", "of"), (".", ","))
+
+
+@pytest.mark.parametrize("known", OTHERS)
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("other", OTHERS)
+def test_lookalikes_know_what_is_near_as_two_texts_do(
+    known: str, other: str, change: tuple[str, str]
+) -> None:
+    changed = other.replace(*change, 1)
+
+    assert (changed in Lookalikes([known, "Something else."])) is are_near(known, changed)

@@ -119,8 +119,10 @@ def _run_recipe(job: Job) -> Mapping[str, Any]:
 
     import torch
 
+    from training.worker import usage
+
     torch.set_num_threads(job.spec.threads)
-    report: Mapping[str, Any] = recipe.train(job)
+    report: Mapping[str, Any] = usage.metered(lambda: recipe.train(job))
     return report
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from training.methods import LearnsFrom
+from training.similarity import Lookalikes
 from training.worker.failures import BadData
 
 MAX_HELD_OUT_CONVERSATIONS = 400
@@ -104,6 +105,16 @@ def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
         [row for row, place in zip(rows, places, strict=True) if place not in held_out],
         [row for row, place in zip(rows, places, strict=True) if place in held_out],
     )
+
+
+def without_test_prompts(split: Split, tested: Sequence[Sequence[Mapping[str, str]]]) -> Split:
+    """Leave out of training what a test prompt is equal or nearly equal to."""
+    known = Lookalikes(_said(prompt) for prompt in tested)
+    return split._replace(train=[row for row in split.train if _said(row.prompt) not in known])
+
+
+def _said(prompt: Sequence[Mapping[str, str]]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
 def _place(prompt: Sequence[Mapping[str, str]]) -> float:

@@ -45,6 +45,7 @@ def train(job: Job) -> Mapping[str, Any]:
     known = ReferenceLogProbs.of(job.run_dir.newest_checkpoint())
     trainer = _build_trainer(job, options, loaded, split, known)
     trainee = loaded.trainee(trainer.model)
+    fitting.warn_of_endless(job, loaded, trainer.train_dataset["chosen_ids"])
     counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
     fitted = fitting.fit(
         job, trainer, trainee, counts, epochs=options.epochs, on_checkpoint=known.save

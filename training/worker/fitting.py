@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback
 
-from training.loading import context_length
+from training.loading import context_length, stop_token_ids
 from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.tuning import LOW_RANK
 from training.worker import data, models
@@ -22,6 +23,7 @@ from training.worker.models import Loaded, Trainee
 from training.worker.report import Reporter
 
 EVAL_BATCH = 16
+LOOKED_AT = 100
 
 Lengths = Callable[[Dataset], Sequence[int]]
 
@@ -49,9 +51,19 @@ class Fitted(NamedTuple):
 def read_split(
     job: Job, options: TrainerOptions, *, keep: Callable[[data.Row], bool] = lambda _: True
 ) -> data.Split:
-    """The rows of the snapshot that `keep` wants, split by conversation. Raises `BadData`."""
+    """The rows of the snapshot that `keep` wants, split by conversation, without test prompts.
+
+    Raises `BadData`.
+    """
     rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
-    split = data.split_by_conversation([row for row in rows if keep(row)], options.eval_share)
+    whole = data.split_by_conversation([row for row in rows if keep(row)], options.eval_share)
+    asked = data.read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
+    split = data.without_test_prompts(whole, [prompt["messages"] for prompt in asked])
+    if leaked := len(whole.train) - len(split.train):
+        job.warn(
+            "{leaked} rows ask what the result is tested with, or nearly; they were left out.",
+            leaked=leaked,
+        )
     if not split.train:
         raise BadData("The snapshot holds nothing of the kind to train on.")
     return split
@@ -175,6 +187,16 @@ def fit(
             "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
         },
     )
+
+
+def warn_of_endless(job: Job, loaded: Loaded, completions: Iterable[Sequence[int]]) -> None:
+    """Say so when what is trained on never ends a turn: the policy would not learn to stop."""
+    stop_ids = set(stop_token_ids(loaded.tokenizer, loaded.model))
+    if all(stop_ids.isdisjoint(ids) for ids in islice(completions, LOOKED_AT)):
+        job.warn(
+            "No response to learn from holds a token that ends a turn. The policy may not learn to "
+            "stop; give the model folder a chat template that writes one."
+        )
 
 
 def warn_of_other_rank(job: Job, options: TuningOptions, loaded: Loaded) -> None:

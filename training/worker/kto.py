@@ -39,6 +39,7 @@ def train(job: Job) -> Mapping[str, Any]:
     _check_balance(job, options, liked=liked, disliked=len(split.train) - liked)
     trainer = _build_trainer(job, options, loaded, split)
     trainee = loaded.trainee(trainer.model)
+    fitting.warn_of_endless(job, loaded, trainer.train_dataset["completion_ids"])
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
     trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)

@@ -65,6 +65,7 @@ def teach(job: Job, options: TrainerOptions, loaded: models.Loaded, lessons: Les
     """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
     trainer = _build_trainer(job, options, loaded, lessons)
     trainee = loaded.trainee(trainer.model)
+    fitting.warn_of_endless(job, loaded, trainer.train_dataset["labels"])
     counts = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from training import report_page
 from training.events import EventReader
-from training.loading import count_parameters
 from training.rundir import write_whole
+from training.shape import count_parameters
 from training.verdicts import Evidence, judge
 from training.worker.job import Job
 

@@ -1,4 +1,7 @@
-"""Whether two texts are so alike that a verdict between them would say nothing.
+"""Whether two texts are so alike that they say the same.
+
+Two responses like that are not worth judging; a prompt like that, in training and in a test, makes
+the test worthless.
 
 Knows texts only. Three of the starter policy's answers to each of 120 prompts were looked at in
 pairs: none of the 360 was equal, the most alike shared 0.53 of their trigrams, and such pairs
@@ -10,10 +13,34 @@ differ in one short word.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 NEAR = 0.95
 _NUMBER = re.compile(r"\d+")
+
+
+class Lookalikes:
+    """Texts that may be met again, equal or near as `are_near` has it, among very many others.
+
+    Only those that name the same numbers and are of like length are looked at closely.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._normal = {_normal(text) for text in texts}
+        self._by_numbers: defaultdict[tuple[str, ...], list[Counter[str]]] = defaultdict(list)
+        for text in self._normal:
+            self._by_numbers[tuple(_NUMBER.findall(text))].append(_trigrams(text))
+
+    def __contains__(self, text: str) -> bool:
+        normal = _normal(text)
+        if normal in self._normal:
+            return True
+        others = self._by_numbers.get(tuple(_NUMBER.findall(normal)), ())
+        size = len(normal) - 2
+        alike = [o for o in others if NEAR * size <= o.total() <= size / NEAR]
+        trigrams = _trigrams(normal) if alike else Counter()
+        return any(_jaccard(trigrams, other) >= NEAR for other in alike)
 
 
 def are_same(a: str, b: str) -> bool:

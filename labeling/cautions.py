@@ -1,0 +1,253 @@
+"""What a lead should be warned of before a run is launched. Pure functions of facts.
+
+A caution never stops a launch: people decide. What cannot work at all is refused by the run's spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from labeling.volumes import Grade, volume
+from store.data_facts import DataFacts, Tally
+from training.estimate import Estimate
+from training.lengths import TokenCounts
+from training.machine import Machine
+from training.messages import Message
+from training.methods import LearnsFrom, Method
+from training.options import MethodOptions
+from training.proportions import wilson_interval
+
+# Fewer say nothing about a habit.
+FEWEST = 30
+# In honest data the longer response wins 43 to 75 % of the time; above this length alone decides.
+LONGER_WINS = 0.85
+# People choose the first of two in up to 53 % of honest votes.
+FIRST_WINS = 0.62
+VERSION_WINS = 0.9
+ONE_PERSON = 0.6
+# Share of prompts that differ in more than numbers and punctuation, below which data lack variety.
+DISTINCT = 0.8
+REPEATED = 0.5
+CUT_NOTED, CUT_WARNED = 0.01, 0.05
+# Of the machine's memory; the rest is for the policy that people are being served by.
+MEMORY_WARNED, MEMORY_FULL = 0.7, 0.95
+
+
+class Severity(StrEnum):
+    """How much a caution matters.
+
+    NOTE  worth knowing
+    WARN  the result will probably suffer
+    BAD   the run will probably fail
+    """
+
+    NOTE = "note"
+    WARN = "warn"
+    BAD = "bad"
+
+
+class Caution(NamedTuple):
+    """A warning: a stable name, what was found, and what to do about it."""
+
+    name: str
+    severity: Severity
+    found: Message
+    remedy: Message
+
+
+def of_data(method: Method, facts: DataFacts) -> Iterator[Caution]:
+    """What is wrong with the data themselves."""
+    if facts.rows == 0:
+        return
+    yield from _few(method, facts)
+    yield from _one_person(facts)
+    yield from _habits(facts)
+    yield from _thumbs(method, facts)
+    yield from _prompts(facts)
+
+
+def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Iterator[Caution]:
+    """What the rows are as tokens; `counts` are of a sample of them."""
+    if not ends_turns:
+        yield Caution(
+            "endless",
+            Severity.WARN,
+            Message("The model's chat template writes no token that ends a response."),
+            Message(
+                "The policy may learn never to stop. Give the model folder a template with one."
+            ),
+        )
+    cut = Tally(sum(n > max_length for n in counts.sequences), len(counts.sequences))
+    if cut.share >= CUT_NOTED:
+        yield Caution(
+            "cut",
+            Severity.WARN if cut.share >= CUT_WARNED else Severity.NOTE,
+            Message(
+                "About {percent} % of the rows are longer than {limit} tokens; they are left out.",
+                {"percent": _percent(cut), "limit": max_length},
+            ),
+            Message("Raise the longest row, if memory allows, or shorten the prompts."),
+        )
+
+
+def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
+    """Whether the run fits into the machine's memory."""
+    share = estimate.peak_mb / machine.device.memory_mb
+    if share < MEMORY_WARNED:
+        return
+    needed = {
+        "needed": f"{estimate.peak_mb / 1024:.1f}",
+        "memory": f"{machine.device.memory_mb / 1024:.1f}",
+    }
+    yield Caution(
+        "memory",
+        Severity.BAD if share > MEMORY_FULL else Severity.WARN,
+        Message("The run needs about {needed} GiB; this machine has {memory} GiB.", needed),
+        Message(
+            "Lower the batch size and raise gradient accumulation, turn gradient checkpointing on, "
+            "or choose LoRA."
+        ),
+    )
+
+
+def max_length_of(options: MethodOptions) -> int | None:
+    """The longest row that a method takes; None for one that reads no rows."""
+    found = getattr(options, "max_length", None)
+    return found if isinstance(found, int) else None
+
+
+def _few(method: Method, facts: DataFacts) -> Iterator[Caution]:
+    found = volume(method, facts.rows)
+    if found.grade is Grade.HARDLY_ANY:
+        yield Caution("few", Severity.WARN, found.title, found.advice)
+
+
+def _one_person(facts: DataFacts) -> Iterator[Caution]:
+    given = facts.from_top_person
+    if given.of < FEWEST or given.share <= ONE_PERSON:
+        return
+    is_alone = facts.people == 1
+    yield Caution(
+        "one_person",
+        Severity.NOTE if is_alone else Severity.WARN,
+        Message(
+            "{percent} % of the judgments are {name}'s.",
+            {"percent": _percent(given), "name": facts.top_person or ""},
+        ),
+        Message(
+            "The policy will learn one person's taste. Let others judge as well, some of it the "
+            "same, to see whether they agree."
+        ),
+    )
+
+
+def _habits(facts: DataFacts) -> Iterator[Caution]:
+    """Something other than quality decides nearly always."""
+    if _is_above(facts.longer_won, LONGER_WINS):
+        yield Caution(
+            "longer_wins",
+            Severity.WARN,
+            Message(
+                "The longer response won {percent} % of the time.",
+                {"percent": _percent(facts.longer_won)},
+            ),
+            Message(
+                "The policy will learn to write more, whatever it says. Tell people in the "
+                "guidelines what length is worth, or choose the sigmoid_norm loss."
+            ),
+        )
+    if _is_above(facts.first_won, FIRST_WINS) or _is_above(_others(facts.first_won), FIRST_WINS):
+        yield Caution(
+            "one_side",
+            Severity.WARN,
+            Message(
+                "The response shown first was chosen {percent} % of the time.",
+                {"percent": _percent(facts.first_won)},
+            ),
+            Message("Somebody may be pressing one key. Look at the people's habits in Quality."),
+        )
+    if facts.duel and _is_above(facts.duel.won, VERSION_WINS):
+        yield Caution(
+            "one_policy",
+            Severity.NOTE,
+            Message(
+                "{winner} won {percent} % of its pairs with {loser}.",
+                {
+                    "winner": facts.duel.winner,
+                    "loser": facts.duel.loser,
+                    "percent": _percent(facts.duel.won),
+                },
+            ),
+            Message(
+                "Such pairs teach to be like {winner}, not to get better than it. Judge pairs of "
+                "its own responses.",
+                {"winner": facts.duel.winner},
+            ),
+        )
+
+
+def _thumbs(method: Method, facts: DataFacts) -> Iterator[Caution]:
+    if method.learns_from is not LearnsFrom.RATINGS or not facts.liked.of:
+        return
+    if facts.liked.hits in (0, facts.liked.of):
+        yield Caution(
+            "one_thumb",
+            Severity.BAD,
+            Message("All thumbs point one way."),
+            Message("This method needs liked and disliked responses. Judge some more."),
+        )
+
+
+def _prompts(facts: DataFacts) -> Iterator[Caution]:
+    distinct = Tally(facts.distinct_prompts, facts.comparisons)
+    if facts.comparisons >= FEWEST and distinct.share < REPEATED:
+        yield Caution(
+            "repeated",
+            Severity.NOTE,
+            Message(
+                "Only {prompts} prompts stand behind {comparisons} comparisons.",
+                {"prompts": facts.distinct_prompts, "comparisons": facts.comparisons},
+            ),
+            Message("New prompts teach more than further judgments of the same ones."),
+        )
+    varied = Tally(facts.distinct_templates, facts.distinct_prompts)
+    if facts.distinct_prompts >= FEWEST and varied.share < DISTINCT:
+        yield Caution(
+            "alike",
+            Severity.WARN,
+            Message(
+                "Only {percent} % of the prompts differ in more than numbers and punctuation.",
+                {"percent": _percent(varied)},
+            ),
+            Message(
+                "What is learned may hold for these alone. Import prompts of other kinds and words."
+            ),
+        )
+    if facts.leaked_prompts:
+        yield Caution(
+            "leaked",
+            Severity.NOTE,
+            Message(
+                "{n} held-out prompts have a twin among those to train on.",
+                {"n": facts.leaked_prompts},
+            ),
+            Message(
+                "Rows whose prompt is a test prompt of the run are left out of training, so that "
+                "the measurement stays honest."
+            ),
+        )
+
+
+def _is_above(tally: Tally, bound: float) -> bool:
+    """Surely above, by the lower end of the 95 % Wilson interval."""
+    return tally.of >= FEWEST and wilson_interval(tally.hits, tally.of)[0] > bound
+
+
+def _others(tally: Tally) -> Tally:
+    return Tally(tally.of - tally.hits, tally.of)
+
+
+def _percent(tally: Tally) -> int:
+    return round(100 * tally.share)

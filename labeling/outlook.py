@@ -1,0 +1,125 @@
+"""What a lead sees before launch: what a run would take, what to be warned of, what to expect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+from labeling import cautions
+from labeling.cautions import Caution
+from labeling.volumes import Volume, volume
+from store import data_facts
+from store.data_facts import DataFacts
+from store.db import Store
+from store.records import Run
+from store.training_data import Kind
+from training.estimate import Estimate, Lengths, Rows, estimate
+from training.lengths import TokenCounter, TokenCounts
+from training.methods import METHODS, Method
+from training.options import MethodOptions
+from training.runs import RunService
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run that has not been launched. `estimate` is None where its work cannot be foreseen."""
+
+    method: str
+    facts: DataFacts
+    volume: Volume
+    cautions: tuple[Caution, ...]
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The facts of a kind of data and the tokens of a sample, as of a version of the store."""
+
+    version: tuple[int, ...]
+    facts: DataFacts
+    counts: TokenCounts
+    ends_turns: bool
+
+
+class Outlooks:
+    """Looks at the data and at the machine; remembers what takes a second until it changes."""
+
+    def __init__(self, store: Store, runs: RunService) -> None:
+        self._store = store
+        self._runs = runs
+        self._lock = threading.Lock()  # protects both below, and keeps two from looking at once
+        self._counter: TokenCounter | None = None
+        self._looks: dict[Kind, _Look] = {}
+
+    def of(self, method: Method, options: MethodOptions) -> Outlook:
+        """What to expect of a run with these options, started now.
+
+        The first one on a machine takes some seconds. Raises `ModelLoadError`.
+        """
+        look = self._look(method)
+        told = self._estimate(method, options, look.facts, look.counts)
+        return Outlook(
+            method=method.name,
+            facts=look.facts,
+            volume=volume(method, look.facts.rows),
+            cautions=tuple(self._cautions(method, options, look, told)),
+            estimate=told,
+        )
+
+    def of_run(self, run: Run) -> Estimate | None:
+        """What would be foretold of a run, for as many rows as it had, like those there are now."""
+        method = METHODS.get(run.method)
+        counted = ((run.result or {}).get("report") or {}).get("data") or {}
+        if method is None or not {"train", "held_out"} <= set(counted):
+            return None
+        look = self._look(method)
+        facts = look.facts._replace(rows=int(counted["train"]) + int(counted["held_out"]))
+        options = method.options.parsed(run.spec["options"])
+        return self._estimate(method, options, facts, look.counts)
+
+    def _look(self, method: Method) -> _Look:
+        kind = Kind(method.learns_from.value)
+        with self._lock:
+            version, known = data_facts.version(self._store), self._looks.get(kind)
+            if known is not None and known.version == version:
+                return known
+            counter = self._counter = self._counter or TokenCounter(self._runs.base_model)
+            facts = data_facts.measure(self._store, kind)
+            look = _Look(version, facts, counter.count(facts.sample), counter.ends_turns)
+            self._looks[kind] = look
+            return look
+
+    def _estimate(
+        self, method: Method, options: MethodOptions, facts: DataFacts, counts: TokenCounts
+    ) -> Estimate | None:
+        shape, machine = self._runs.model_shape, self._runs.machine
+        if shape is None or machine is None or not counts.sequences:
+            return None
+        rows = Rows(facts.rows, lengths_of(facts, counts))
+        return estimate(method.name, options, rows, shape, machine)
+
+    def _cautions(
+        self, method: Method, options: MethodOptions, look: _Look, told: Estimate | None
+    ) -> Iterator[Caution]:
+        machine, limit = self._runs.machine, cautions.max_length_of(options)
+        if told is not None and machine is not None:
+            yield from cautions.of_memory(told, machine)
+        yield from cautions.of_data(method, look.facts)
+        if limit is not None:
+            yield from cautions.of_lengths(
+                look.counts, max_length=limit, ends_turns=look.ends_turns
+            )
+
+
+def lengths_of(facts: DataFacts, counts: TokenCounts) -> Lengths:
+    """Tokens of all rows, from those of a sample: the longest row may not be in it."""
+    mean = fmean(counts.sequences)
+    longest = round(facts.longest_chars * mean / facts.mean_chars) if facts.mean_chars else 0
+    return Lengths(
+        mean=mean,
+        longest=max(longest, *counts.sequences),
+        completion_mean=fmean(counts.completions),
+        completion_longest=max(counts.completions),
+    )

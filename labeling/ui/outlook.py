@@ -1,0 +1,101 @@
+"""What to expect of a run, before it is launched and after it has ended. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from labeling import i18n
+from labeling.cautions import Caution, Severity
+from labeling.i18n import say, t
+from labeling.outlook import Outlook
+from labeling.ui import html
+from labeling.ui.html import EMPTY, Html, el
+from labeling.volumes import Grade
+from store.records import Run
+from training.estimate import Estimate, Memory
+
+_TONES = {Severity.NOTE: "quiet", Severity.WARN: "warn", Severity.BAD: "bad"}
+_ORDER = list(_TONES)[::-1]
+
+
+def outlook(told: Outlook, *, price_per_hour: float | None = None) -> Html:
+    """What a run would take, what to be warned of, and what the data are good for."""
+    if told.facts.rows == 0:
+        return EMPTY
+    return html.section(
+        t("What to expect"),
+        _figures(told.estimate, price_per_hour) if told.estimate else _unknown(),
+        *(caution(each) for each in sorted(told.cautions, key=lambda c: _ORDER.index(c.severity))),
+        _volume(told) if told.volume.grade is not Grade.HARDLY_ANY else EMPTY,
+        _memory(told.estimate.memory) if told.estimate else EMPTY,
+        note=t("Estimated for this machine, while nobody else uses it."),
+        id="train-outlook",
+    )
+
+
+def caution(told: Caution) -> Html:
+    """A warning with what to do about it."""
+    tone = _TONES[told.severity]
+    return html.notice(tone, say(told.found), say(told.remedy), id=f"caution-{told.name}")
+
+
+def came_true(run: Run, told: Estimate | None) -> Html:
+    """The estimate of a run that has ended beside what it took; nothing where neither is known."""
+    timing: Mapping[str, Any] = ((run.result or {}).get("report") or {}).get("timing") or {}
+    if not timing.get("run_s"):
+        return EMPTY
+    rows = [
+        (t("Time"), i18n.duration, told and told.seconds, timing["run_s"]),
+        (t("Memory"), size, told and told.peak_mb, timing.get("peak_mb")),
+    ]
+    cells = [
+        [name, shown(before) if before else "—", el("b", shown(after) if after else "—")]
+        for name, shown, before, after in rows
+    ]
+    body = html.table(("", t("Estimated"), t("It took")), cells, id="run-came-true")
+    note = t("Time is longer than estimated where others use the machine meanwhile.")
+    return html.section(t("What it took"), body, note=note)
+
+
+def size(mb: float) -> str:
+    """Memory as people say it, from MiB."""
+    return f"{mb:,.0f} MiB" if mb < 1024 else f"{mb / 1024:.1f} GiB"
+
+
+def _figures(told: Estimate, price_per_hour: float | None) -> Html:
+    parts = [
+        html.figure(
+            f"≈ {i18n.duration(told.seconds)}", t("to train and measure"), id="outlook-time"
+        ),
+        html.figure(f"≈ {size(told.peak_mb)}", t("memory"), id="outlook-memory"),
+        html.figure(f"{told.steps:,}", t("steps")),
+        html.figure(f"{told.tokens:,}", t("tokens")),
+    ]
+    if price_per_hour is not None:
+        parts.append(html.figure(f"≈ {told.cost(price_per_hour):,.2f}", t("at the price set")))
+    return html.figures(*parts)
+
+
+def _unknown() -> Html:
+    return el("p", t("How long it takes and what memory it needs is not known."), class_="wsl-note")
+
+
+def _volume(told: Outlook) -> Html:
+    more = told.volume.to_next
+    next_grade = t("It is {n} short of the next size.", n=more) if more else ""
+    return html.notice("quiet", say(told.volume.title), say(told.volume.advice), next_grade)
+
+
+def _memory(memory: Memory) -> Html:
+    rows = [
+        (t("Libraries"), memory.process),
+        (t("The base model"), memory.weights),
+        (t("The reference policy"), memory.reference),
+        (t("What learns, with its optimiser"), memory.trained),
+        (t("A training step"), memory.step),
+        (t("Measuring the result"), memory.evaluation),
+    ]
+    listed = html.definitions([(name, size(mb)) for name, mb in rows if mb >= 1])
+    summary = el("summary", t("Where the memory goes"))
+    return el("details", summary, listed, class_="wsl-aside")

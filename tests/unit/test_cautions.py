@@ -1,0 +1,162 @@
+"""Which data and which options are warned of, and which honest ones are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labeling import cautions
+from labeling.cautions import Caution, Severity
+from labeling.volumes import Grade, volume
+from store.data_facts import DataFacts, Duel, Tally
+from tests.unit.test_estimate import foretold, machine
+from training.lengths import TokenCounts
+from training.methods import METHODS
+
+NOTHING = Tally(0, 0)
+
+
+def facts(**changes: Any) -> DataFacts:
+    """300 honest preferences: three people, a longer response that often wins, varied prompts."""
+    honest = DataFacts(
+        rows=300,
+        comparisons=300,
+        distinct_prompts=280,
+        distinct_templates=250,
+        leaked_prompts=0,
+        people=3,
+        top_person="ana",
+        from_top_person=Tally(150, 320),
+        longer_won=Tally(220, 295),
+        first_won=Tally(160, 300),
+        liked=NOTHING,
+        duel=Duel("pol-000002", "pol-000001", Tally(40, 60)),
+        mean_chars=300.0,
+        longest_chars=900,
+    )
+    return honest._replace(**changes)
+
+
+def named(found: Iterable[Caution]) -> dict[str, Caution]:
+    return {caution.name: caution for caution in found}
+
+
+def of_data(method: str = "dpo", **changes: Any) -> dict[str, Caution]:
+    return named(cautions.of_data(METHODS[method], facts(**changes)))
+
+
+def test_honest_data_are_not_warned_of() -> None:
+    assert of_data() == {}
+    assert of_data("sft") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "changes"),
+    [
+        ("few", Severity.WARN, {"rows": 20}),
+        ("one_person", Severity.WARN, {"from_top_person": Tally(250, 320)}),
+        ("one_person", Severity.NOTE, {"from_top_person": Tally(320, 320), "people": 1}),
+        ("longer_wins", Severity.WARN, {"longer_won": Tally(280, 295)}),
+        ("one_side", Severity.WARN, {"first_won": Tally(220, 300)}),
+        ("one_side", Severity.WARN, {"first_won": Tally(80, 300)}),
+        ("one_policy", Severity.NOTE, {"duel": Duel("a", "b", Tally(59, 60))}),
+        ("repeated", Severity.NOTE, {"distinct_prompts": 100, "distinct_templates": 95}),
+        ("alike", Severity.WARN, {"distinct_templates": 150}),
+        ("leaked", Severity.NOTE, {"leaked_prompts": 3}),
+    ],
+)
+def test_each_fault_is_told_alone_with_what_to_do(
+    name: str, severity: Severity, changes: dict[str, Any]
+) -> None:
+    found = of_data(**changes)
+
+    assert list(found) == [name]
+    assert found[name].severity is severity
+    assert "{" not in str(found[name].found) + str(found[name].remedy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"longer_won": Tally(9, 9)},
+        {"first_won": Tally(9, 10)},
+        {"first_won": Tally(22, 34)},
+        {"duel": Duel("a", "b", Tally(20, 20))},
+        {"from_top_person": Tally(10, 10)},
+    ],
+)
+def test_what_few_judgments_show_by_chance_is_no_habit(changes: dict[str, Any]) -> None:
+    assert of_data(**changes) == {}
+
+
+def test_thumbs_that_point_one_way_cannot_be_learned_from() -> None:
+    found = of_data("kto", liked=Tally(300, 300))
+
+    assert found["one_thumb"].severity is Severity.BAD
+    assert "one_thumb" not in of_data("kto", liked=Tally(200, 300))
+
+
+def test_no_data_are_not_commented_on() -> None:
+    assert of_data(rows=0) == {}
+
+
+@pytest.mark.parametrize(
+    ("long_rows", "severity"), [(0, None), (2, Severity.NOTE), (20, Severity.WARN)]
+)
+def test_rows_that_will_be_left_out_are_foretold(long_rows: int, severity: Severity | None) -> None:
+    counts = TokenCounts([90] * (100 - long_rows) + [130] * long_rows, [50] * 100)
+
+    found = named(cautions.of_lengths(counts, max_length=100, ends_turns=True))
+
+    assert (found["cut"].severity if "cut" in found else None) is severity
+    if severity:
+        assert f"{long_rows} %" in str(found["cut"].found)
+
+
+def test_a_template_that_ends_no_turn_is_told() -> None:
+    counts = TokenCounts([10], [5])
+
+    assert list(named(cautions.of_lengths(counts, max_length=100, ends_turns=False))) == ["endless"]
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "severity"), [(100_000, None), (20_000, Severity.WARN), (12_000, Severity.BAD)]
+)
+def test_a_run_that_hardly_fits_is_told(memory_mb: int, severity: Severity | None) -> None:
+    told = foretold()
+    large = replace(told, memory=replace(told.memory, weights=16_000.0, process=0.0))
+
+    found = named(cautions.of_memory(large, machine("cuda", memory_mb)))
+
+    assert (found["memory"].severity if found else None) is severity
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_words_for_every_amount(method: str) -> None:
+    found = [volume(METHODS[method], rows) for rows in (1, 150, 900, 100_000)]
+
+    assert [v.grade for v in found][::3] == [Grade.HARDLY_ANY, Grade.LARGE]
+    assert len({str(v.advice) for v in found}) >= 3
+    assert found[-1].to_next is None
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "grade", "to_next"),
+    [
+        ("dpo", 49, Grade.HARDLY_ANY, 1),
+        ("dpo", 50, Grade.SMALL, 150),
+        ("dpo", 200, Grade.MEDIUM, 800),
+        ("reward", 200, Grade.SMALL, 800),
+        ("kto", 200, Grade.SMALL, 200),
+        ("sft", 1000, Grade.LARGE, None),
+    ],
+)
+def test_how_much_is_enough_depends_on_the_method(
+    method: str, rows: int, grade: Grade, to_next: int | None
+) -> None:
+    found = volume(METHODS[method], rows)
+
+    assert (found.grade, found.to_next) == (grade, to_next)

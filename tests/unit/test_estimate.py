@@ -1,0 +1,276 @@
+"""Estimates by hand: what is counted of a run, and how its options move memory and time."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.device import Device, DeviceKind
+from training.estimate import READINGS, Estimate, Lengths, Rows, estimate
+from training.machine import Machine
+from training.methods import METHODS
+from training.methods.dpo import DPOOptions
+from training.methods.sft import SFTOptions
+from training.methods.trainer_options import TrainerOptions
+from training.options import MethodOptions
+from training.shape import ModelShape, count_parameters, read_shape
+from training.tuning import Tuning
+
+# Llama 3 8B: 7.5 G of its 8.0 G weights multiply; embedding and head have 0.53 G each.
+LLAMA_8B = ModelShape(
+    parameters=8_030_261_248,
+    layers=32,
+    hidden=4096,
+    intermediate=14336,
+    kv_width=1024,
+    vocabulary=128256,
+    linear_layers=224,
+    linear_widths=32 * (2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336)),
+    linear_parameters=32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336),
+)
+TINY = ModelShape(
+    parameters=3000,
+    layers=2,
+    hidden=10,
+    intermediate=20,
+    kv_width=10,
+    vocabulary=100,
+    linear_layers=14,
+    linear_widths=14 * 20,
+    linear_parameters=1000,
+)
+ROWS = Rows(1000, Lengths(100.0, 200, 60.0, 150))
+
+
+def machine(kind: DeviceKind = "cpu", memory_mb: int = 16384) -> Machine:
+    return Machine(Device(kind, "test", memory_mb), 1, 1e12, 1e-6)
+
+
+def foretold(
+    method: str = "dpo",
+    *,
+    rows: Rows = ROWS,
+    shape: ModelShape = TINY,
+    kind: DeviceKind = "cpu",
+    **options: Any,
+) -> Estimate:
+    given = METHODS[method].options.parsed(options)
+    told = estimate(method, given, rows, shape, machine(kind))
+    assert told is not None
+    return told
+
+
+def alone(**more: Any) -> dict[str, Any]:
+    """Options of a run that measures nothing."""
+    return {"eval_share": 0.0, "evaluations": 0, "eval_generations": 0, "epochs": 1, **more}
+
+
+def test_tokens_and_steps_are_counted_from_rows_batches_and_epochs() -> None:
+    told = foretold("sft", **alone(epochs=2, batch_size=16, gradient_accumulation=2))
+
+    # 8 % of padding on rows of 100 tokens; 2000 rows in 125 batches, two of them a step.
+    assert told.tokens == 2 * 1000 * 108
+    assert told.steps == 63
+
+
+def test_an_adapters_step_is_four_flop_a_weight_and_full_tuning_six() -> None:
+    """The share of attention and of the adapter itself is small at this size."""
+    weights = LLAMA_8B.linear_parameters + 128256 * 4096
+    lora = foretold("sft", shape=LLAMA_8B, **alone())
+    full = foretold("sft", shape=LLAMA_8B, **alone(tuning="full"))
+
+    assert lora.flops / lora.tokens / weights == pytest.approx(4, rel=0.03)
+    assert full.flops / full.tokens / weights == pytest.approx(6, rel=0.03)
+
+
+def test_checkpointing_adds_a_forward_pass_and_spares_activations() -> None:
+    plain = foretold("sft", shape=LLAMA_8B, **alone())
+    saving = foretold("sft", shape=LLAMA_8B, **alone(gradient_checkpointing=True))
+
+    assert saving.flops / plain.flops == pytest.approx(1.5, rel=0.01)
+    assert saving.memory.step < plain.memory.step / 4
+
+
+def test_the_reference_of_dpo_is_asked_in_the_first_epoch_alone() -> None:
+    one, two = (foretold(shape=LLAMA_8B, **alone(epochs=n)) for n in (1, 2))
+
+    # A forward pass is half of an adapter's step: 4 and 2 the first time, 4 from then on.
+    assert (two.flops - one.flops) / one.flops == pytest.approx(4 / 6, rel=0.02)
+
+
+def test_lora_of_rank_16_on_eight_billion_has_42_million_weights() -> None:
+    told = foretold("sft", shape=LLAMA_8B, lora_r=16)
+
+    assert told.memory.trained * 2**20 == pytest.approx(41.9e6 * 16, rel=0.01)
+
+
+def test_on_a_gpu_the_base_takes_two_bytes_a_weight_and_four_bits_under_qlora() -> None:
+    lora = foretold("sft", shape=LLAMA_8B, kind="cuda")
+    options = replace(SFTOptions(), tuning=Tuning.QLORA.value)
+    qlora = estimate("sft", options, ROWS, LLAMA_8B, machine("cuda"))
+
+    assert qlora is not None
+    assert lora.memory.weights * 2**20 == 2 * LLAMA_8B.parameters
+    # Embedding and head, a quarter of the memory, stay in 16 bits.
+    assert qlora.memory.weights * 2**30 / 2**10 == pytest.approx(5.73e9, rel=0.01)
+
+
+def test_full_tuning_holds_optimiser_state_of_every_weight_and_a_second_model() -> None:
+    memory = foretold("dpo", shape=LLAMA_8B, tuning="full").memory
+
+    assert memory.trained * 2**20 == 16 * LLAMA_8B.parameters
+    assert memory.reference * 2**20 == 4 * LLAMA_8B.parameters
+    assert memory.weights == 0
+
+
+def test_only_the_longest_batch_counts_for_memory_and_no_more_than_the_limit() -> None:
+    short, long, limited = (
+        foretold(rows=ROWS._replace(lengths=ROWS.lengths._replace(longest=longest)), max_length=400)
+        for longest in (200, 400, 4000)
+    )
+
+    assert long.memory.step > 1.9 * short.memory.step
+    assert limited.memory == long.memory
+
+
+def test_a_reward_model_needs_no_logits_and_answers_nothing() -> None:
+    memory = foretold("reward").memory
+
+    assert memory.evaluation == 0
+    assert memory.step < foretold("dpo").memory.step
+
+
+def test_measuring_can_be_what_takes_most_memory() -> None:
+    rows = ROWS._replace(lengths=Lengths(20.0, 30, 10.0, 20))
+    told = foretold("sft", rows=rows, shape=TINY._replace(vocabulary=150_000), batch_size=1)
+
+    assert told.peak_mb == pytest.approx(
+        sum((told.memory.process, told.memory.weights, told.memory.trained))
+        + told.memory.evaluation
+    )
+
+
+def test_blocks_too_large_for_the_heap_are_not_held_after_use() -> None:
+    """Eight tiles of 400 tokens by vocabulary: just within 32 MiB each, and just beyond."""
+    rows = ROWS._replace(lengths=ROWS.lengths._replace(longest=400))
+    within, beyond = (
+        foretold("sft", rows=rows, shape=TINY._replace(vocabulary=v), **alone(batch_size=1))
+        for v in (20_900, 21_000)
+    )
+
+    assert within.memory.step > 1.5 * beyond.memory.step
+
+
+def test_seconds_follow_arithmetic_and_small_calls() -> None:
+    options = DPOOptions()
+    slow, fast = (
+        estimate("dpo", options, ROWS, LLAMA_8B, replace(machine(), flops_per_s=rate))
+        for rate in (1e12, 1e13)
+    )
+    chatty = estimate("dpo", options, ROWS, LLAMA_8B, replace(machine(), call_s=1e-3))
+
+    assert slow is not None
+    assert fast is not None
+    assert chatty is not None
+    assert slow.seconds / fast.seconds == pytest.approx(10, rel=0.05)
+    assert chatty.seconds > slow.seconds
+
+
+@pytest.mark.parametrize("method", READINGS)
+def test_more_of_it_never_takes_less(method: str) -> None:
+    few = foretold(method, epochs=2, lora_r=8, batch_size=4)
+    more = foretold(method, epochs=6, lora_r=64, batch_size=8)
+
+    assert more.seconds > few.seconds
+    assert more.memory.trained > few.memory.trained
+    assert more.memory.step > few.memory.step
+
+
+def test_every_method_that_reads_rows_can_be_estimated() -> None:
+    of_rows = {n for n, m in METHODS.items() if issubclass(m.options, TrainerOptions)}
+
+    assert of_rows <= set(READINGS)
+
+
+def test_a_method_whose_work_is_unknown_and_no_rows_are_not_estimated() -> None:
+    assert estimate("dream", MethodOptions(), ROWS, TINY, machine()) is None
+    assert estimate("dpo", DPOOptions(), ROWS._replace(number=0), TINY, machine()) is None
+
+
+def test_an_hour_costs_its_price() -> None:
+    assert replace(foretold(), seconds=5400.0).cost(2.0) == 3.0
+
+
+def write_model(folder: Path, config: dict[str, Any], shapes: dict[str, list[int]]) -> Path:
+    """A model folder whose weights file holds a header and zeros."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        size = 4
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    whole = struct.pack("<Q", len(text)) + text + bytes(end)
+    (folder / "model.safetensors").write_bytes(whole)
+    return folder
+
+
+LLAMA_CONFIG = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 16,
+    "vocab_size": 32,
+}
+LLAMA_WEIGHTS = {
+    "model.embed_tokens.weight": [32, 8],
+    "model.layers.0.self_attn.q_proj.weight": [8, 8],
+    "model.layers.0.self_attn.k_proj.weight": [4, 8],
+    "model.layers.0.mlp.up_proj.weight": [16, 8],
+    "model.norm.weight": [8],
+    "lm_head.weight": [32, 8],
+}
+
+
+def test_a_shape_is_read_off_the_config_and_the_weights(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, LLAMA_CONFIG, LLAMA_WEIGHTS)
+
+    assert read_shape(folder) == ModelShape(
+        parameters=2 * 256 + 64 + 32 + 128 + 8,
+        layers=1,
+        hidden=8,
+        intermediate=16,
+        kv_width=4,
+        vocabulary=32,
+        linear_layers=3,
+        linear_widths=16 + 12 + 24,
+        linear_parameters=64 + 32 + 128,
+    )
+    assert count_parameters(folder) == 744
+
+
+def test_older_names_and_nested_configs_are_understood(tmp_path: Path) -> None:
+    old = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_inner": None, "vocab_size": 32}
+    gpt = read_shape(write_model(tmp_path / "gpt", old, {"h.0.attn.c_attn.weight": [8, 24]}))
+    nested = read_shape(write_model(tmp_path / "n", {"text_config": LLAMA_CONFIG}, LLAMA_WEIGHTS))
+
+    assert gpt is not None
+    assert (gpt.intermediate, gpt.kv_width, gpt.layers) == (32, 8, 2)
+    assert nested is not None
+    assert nested.hidden == 8
+
+
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 8}])
+def test_a_model_of_no_known_shape_has_none(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert read_shape(write_model(tmp_path, config, LLAMA_WEIGHTS)) is None
+    assert read_shape("nobody/has-this-model") is None

@@ -1,0 +1,107 @@
+"""What a lead is told to expect, and what came true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from labeling import i18n
+from labeling.cautions import Caution, Severity
+from labeling.i18n import Language
+from labeling.outlook import Outlook, lengths_of
+from labeling.ui import outlook as view
+from labeling.volumes import volume
+from store.data_facts import DataFacts
+from store.records import RunState
+from tests.unit.test_cautions import facts
+from tests.unit.test_estimate import foretold
+from tests.unit.test_ui_html import HOSTILE, make_run
+from training.estimate import Memory
+from training.lengths import TokenCounts
+from training.messages import Message
+from training.methods import METHODS
+
+TOLD = replace(
+    foretold(), seconds=125.0, memory=Memory(500.0, 10.0, 0.0, 4.0, 900.0, 100.0), steps=40
+)
+
+
+def outlook(*cautions: Caution, data: DataFacts | None = None) -> Outlook:
+    found = data or facts()
+    return Outlook("dpo", found, volume(METHODS["dpo"], found.rows), cautions, TOLD)
+
+
+def caution(name: str, severity: Severity, text: str = "Something.") -> Caution:
+    return Caution(name, severity, Message("{text}", {"text": text}), Message("Do this."))
+
+
+def test_time_memory_and_steps_are_told() -> None:
+    shown = view.outlook(outlook())
+
+    for text in ("2 min 5 s", "1.4 GiB", ">40<", "A medium set"):
+        assert text in shown
+    assert "900 MiB" in shown
+    assert "The reference policy" not in shown
+
+
+def test_money_is_told_where_an_hour_has_a_price() -> None:
+    assert "at the price set" not in view.outlook(outlook())
+    assert "≈ 0.07" in view.outlook(outlook(), price_per_hour=2.0)
+
+
+def test_the_worst_caution_comes_first_and_hostile_text_stays_text() -> None:
+    given = (
+        caution("small", Severity.NOTE),
+        caution("large", Severity.BAD, HOSTILE),
+        caution("middle", Severity.WARN),
+    )
+    shown = view.outlook(outlook(*given))
+
+    places = [shown.index(f"caution-{name}") for name in ("large", "middle", "small")]
+    assert places == sorted(places)
+    assert 'role="alert"' in shown
+    assert "<script" not in shown
+
+
+def test_a_run_that_cannot_be_foreseen_still_shows_its_cautions() -> None:
+    shown = view.outlook(replace(outlook(caution("few", Severity.WARN)), estimate=None))
+
+    assert "not known" in shown
+    assert "caution-few" in shown
+
+
+def test_nothing_is_foretold_without_data() -> None:
+    assert view.outlook(outlook(data=facts(rows=0))) == ""
+
+
+def test_too_little_data_are_told_once() -> None:
+    assert "A small set" in view.outlook(outlook(data=facts(rows=60)))
+    assert "Hardly anything" not in view.outlook(outlook(data=facts(rows=10)))
+
+
+def test_the_estimate_stands_beside_what_a_run_took() -> None:
+    timing = {"run_s": 250.0, "peak_mb": 2048.0}
+    run = make_run(RunState.SUCCEEDED, result={"report": {"timing": timing}})
+
+    shown = view.came_true(run, TOLD)
+
+    for text in ("2 min 5 s", "4 min 10 s", "1.4 GiB", "2.0 GiB"):
+        assert text in shown
+    assert "4 min 10 s" in view.came_true(run, None)
+    assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), TOLD) == ""
+
+
+def test_it_is_said_in_chinese() -> None:
+    with i18n.speaking(Language.ZH):
+        shown = view.outlook(outlook())
+
+    assert "预计" in shown
+    assert "What to expect" not in shown
+
+
+def test_the_longest_row_need_not_be_in_the_sample() -> None:
+    counts = TokenCounts([80, 100, 120], [50, 60, 70])
+
+    found = lengths_of(facts(mean_chars=300.0, longest_chars=900), counts)
+
+    assert (found.mean, found.longest, found.completion_longest) == (100, 300, 70)
+    assert lengths_of(facts(longest_chars=10), counts).longest == 120
