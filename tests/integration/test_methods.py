@@ -65,8 +65,19 @@ def test_it_learns_and_leaves_what_it_learned(
         assert result.report["generations"]["kl_k3"] > 0
 
 
-@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT, Tuning.FULL])
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto"])
+@pytest.mark.parametrize(
+    ("method", "tuning"),
+    [
+        ("dpo", Tuning.LORA),
+        ("sft", Tuning.PREFIX),
+        ("kto", Tuning.FULL),
+        *(
+            pytest.param(method, tuning, marks=pytest.mark.nightly)
+            for method in ("sft", "dpo", "kto")
+            for tuning in (Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT, Tuning.FULL)
+        ),
+    ],
+)
 def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
     tmp_path: Path, model: Path, method: str, tuning: Tuning
 ) -> None:

@@ -13,10 +13,9 @@ import pytest
 from training.device import Device, DeviceKind
 from training.estimate import READINGS, Estimate, Lengths, Rows, estimate
 from training.machine import Machine
-from training.methods import METHODS
+from training.methods import METHODS, LearnsFrom
 from training.methods.dpo import DPOOptions
 from training.methods.sft import SFTOptions
-from training.methods.trainer_options import TrainerOptions
 from training.options import MethodOptions
 from training.shape import ModelShape, count_parameters, read_shape
 from training.tuning import Tuning
@@ -192,7 +191,7 @@ def test_more_of_it_never_takes_less(method: str) -> None:
 
 
 def test_every_method_that_reads_rows_can_be_estimated() -> None:
-    of_rows = {n for n, m in METHODS.items() if issubclass(m.options, TrainerOptions)}
+    of_rows = {n for n, m in METHODS.items() if m.learns_from is not LearnsFrom.PROMPTS}
 
     assert of_rows <= set(READINGS)
 
