@@ -90,7 +90,9 @@ def open_page(new_visitor: NewVisitor, url: str, *, locale: str) -> Page:
 def english_on(page: Page) -> list[str]:
     """Pieces with words of Latin letters and no Chinese, which are no names, versions or files."""
     words = r"[A-Za-z]{2,}"
-    known = r"[\w./-]*[\d_.][\w./-]*|starter|prompts|trl|model|tiny|sigmoid|prompt|chosen|rejected"
+    known = (
+        r"[\w./-]*[\d_.][\w./-]*|starter|prompts|trl|model|tiny|sigmoid|lora|prompt|chosen|rejected"
+    )
     return [
         text
         for text in page.evaluate(f"({READABLE})(document.body)")
