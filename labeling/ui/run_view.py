@@ -32,6 +32,7 @@ _STATES = {
 _PHASES = {
     "loading": mark("Loading the model"),
     "preparing": mark("Preparing the data"),
+    "generating": mark("Writing responses to learn from"),
     "training": mark("Training"),
     "evaluating": mark("Measuring the result on held-out prompts"),
 }

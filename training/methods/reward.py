@@ -40,5 +40,4 @@ class RewardOptions(TrainerOptions):
         help="Keeps the scores around 0, so that those of different prompts can be compared.",
     )
 
-    EPOCHS: ClassVar[tuple[int, int, int]] = (2, 1, 1)  # more makes it over-confident
-    RATE_FACTOR: ClassVar[float] = 0.5
+    EPOCHS: ClassVar[tuple[int, int, int]] = (2, 2, 1)  # more makes it over-confident
