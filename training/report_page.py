@@ -20,6 +20,7 @@ from training.methods import method_named
 from training.verdicts import Verdict
 
 WIDTH, HEIGHT = 320, 140
+MARGIN = 14  # for the figures at the edges
 # A curve of more points than pixels across cannot be told from one with fewer.
 MAX_POINTS = 300
 
@@ -63,6 +64,7 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
 figure { margin: 0; background: var(--card); padding: .6rem; }
 figcaption { font-size: .9rem; } svg { width: 100%; height: auto; display: block; }
 .training { stroke: var(--accent); } .held-out { stroke: var(--other); }
+circle.training { fill: var(--accent); } circle.held-out { fill: var(--other); }
 polyline { fill: none; stroke-width: 1.5; } svg text { fill: var(--quiet); font-size: 10px; }
 details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
@@ -215,7 +217,7 @@ def _curves(events: Sequence[Event]) -> list[Element]:
 
 
 class _Frame(NamedTuple):
-    """The extremes of a drawing."""
+    """The extremes of a drawing; what is all the same lies in the middle."""
 
     left: float
     right: float
@@ -223,9 +225,13 @@ class _Frame(NamedTuple):
     high: float
 
     def place(self, x: float, y: float) -> str:
-        across = WIDTH * (x - self.left) / ((self.right - self.left) or 1.0)
-        down = HEIGHT * (self.high - y) / ((self.high - self.low) or 1.0)
-        return f"{across:.1f},{down:.1f}"
+        width, height = self.right - self.left, self.high - self.low
+        across = (x - self.left) / width if width else 0.5
+        down = (self.high - y) / height if height else 0.5
+        return (
+            f"{MARGIN + (WIDTH - 2 * MARGIN) * across:.1f},"
+            f"{MARGIN + (HEIGHT - 2 * MARGIN) * down:.1f}"
+        )
 
 
 def _chart(name: str, events: Sequence[Event]) -> Element | None:
@@ -317,7 +323,7 @@ def _with_interval(m: Measurement) -> str:
 def _figure(value: float | None, unit: Unit) -> str:
     if value is None:
         return "—"
-    return f"{100 * value:.1f} %" if unit is Unit.SHARE else f"{value:.3g}"
+    return f"{100 * value:.1f}\u00a0%" if unit is Unit.SHARE else f"{value:.3g}"
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> list[Element]:

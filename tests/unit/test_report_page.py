@@ -14,7 +14,7 @@ from training.artefacts import Response, compare
 from training.config import RunSpec
 from training.events import Event
 from training.methods.dpo import DPOOptions
-from training.report_page import render
+from training.report_page import HEIGHT, WIDTH, render
 from training.verdicts import Evidence, judge
 
 HOSTILE = "<script>alert(3)</script><img src=x onerror=alert(4)>\"'&"
@@ -126,7 +126,7 @@ def test_what_a_policy_wrote_is_text() -> None:
 def test_figures_are_told_with_their_intervals() -> None:
     told = " ".join(outline(render(make_spec(), EVENTS, make_report())).text)
 
-    assert "60.0 % (50.2 % to 69.1 %)" in told
+    assert "60.0\u00a0% (50.2\u00a0% to 69.1\u00a0%)" in told
     assert "Ranks as people did (held-out pairs: 30)" in told
     assert "It apologises much more" in told
 
@@ -138,6 +138,15 @@ def test_only_options_that_differ_from_the_preset_are_told() -> None:
     told = outline(page).text
     assert "0.5 (preset: 0.1)" in told
     assert sum("(preset: " in text for text in told) == 1
+
+
+def test_a_curve_stays_within_its_frame_and_a_level_one_lies_in_the_middle() -> None:
+    page = render(make_spec(), EVENTS, make_report())
+
+    curves = re.findall(r'polyline points="([^"]+)"', page)
+    places = [tuple(map(float, place.split(","))) for curve in curves for place in curve.split()]
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in places)
+    assert {y for _, y in places[-5:]} == {HEIGHT / 2}
 
 
 def test_every_metric_has_a_curve_also_one_that_nobody_named() -> None:
