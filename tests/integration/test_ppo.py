@@ -19,7 +19,9 @@ from tests.ppo import (
 )
 from training.worker.failures import Cancelled, Diverged, ModelUnusable
 from training.worker.job import StopRequest
+from training.worker.ppo.learner import Learner
 from training.worker.ppo.model import POLICY, VALUE, SharedBase
+from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import PromptOrder
 from training.worker.ppo.tokens import Tokens
 
@@ -312,9 +314,25 @@ def test_going_on_from_a_state_is_going_on(base: Path, reward: Path) -> None:
 
 def test_another_seed_draws_other_completions(base: Path) -> None:
     first, second = (
-        build_trainer(base, share_base(base), LENGTH, seed=seed).run_iteration() for seed in (0, 1)
+        build_trainer(base, share_base(base), LENGTH, prompts=["Hello"], seed=seed).run_iteration()
+        for seed in (0, 1)
     )
     assert first.score != second.score
+
+
+def test_a_step_follows_the_mean_over_all_tokens_of_a_minibatch() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    learner = Learner([weight], learning_rate=0.1, max_grad_norm=100.0, processes=Processes())
+    # Two micro-batches of 1 and 3 tokens, with losses 2w and 10w in all.
+    parts = (
+        torch.stack([torch.tensor(tokens), factor * weight.sum(), torch.tensor(5.0)])
+        for tokens, factor in ((1.0, 2.0), (3.0, 10.0))
+    )
+    count, loss, other = learner.differentiate(parts).tolist()
+    assert (count, loss, other) == (1.0, -3.0, 2.5)
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [3.0, 3.0]
+    assert learner.step() == pytest.approx(math.sqrt(18))
 
 
 def test_every_prompt_comes_once_a_lap() -> None:
