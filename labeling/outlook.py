@@ -9,7 +9,6 @@ from statistics import fmean
 
 from labeling import cautions
 from labeling.cautions import Caution
-from labeling.volumes import Volume, volume
 from store import data_facts
 from store.data_facts import DataFacts
 from store.db import Store
@@ -28,7 +27,6 @@ class Outlook:
 
     method: str
     facts: DataFacts
-    volume: Volume
     cautions: tuple[Caution, ...]
     estimate: Estimate | None
 
@@ -63,7 +61,6 @@ class Outlooks:
         return Outlook(
             method=method.name,
             facts=look.facts,
-            volume=volume(method, look.facts.rows),
             cautions=tuple(self._cautions(method, options, look, told)),
             estimate=told,
         )

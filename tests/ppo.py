@@ -14,17 +14,18 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.gold import score
 from training.config import RunSpec
-from training.loading import load_tokenizer
+from training.loading import load_tokenizer, render_prompt
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
 from training.worker import models
+from training.worker.data import Row
 from training.worker.job import StopRequest
 from training.worker.ppo.model import SharedBase
 from training.worker.ppo.processes import Processes
-from training.worker.ppo.prompts import render
 from training.worker.ppo.rollout import Collector, Rollout, Scorer
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import PPOTrainer
+from training.worker.prompts import Prompt
 
 OPTIONS = {
     "learning_rate": 3e-3,
@@ -47,8 +48,15 @@ class ProgrammedScorer:
     def score(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Tensor:  # noqa: ARG002
         """One number a row."""
         return torch.tensor(
-            [self._function(str(r.prompt.messages[-1]["content"]), r.output.text) for r in rollouts]
+            [
+                self._function(str(r.prompt.row.prompt[-1]["content"]), r.output.text)
+                for r in rollouts
+            ]
         )
+
+
+def _asked(rollout: Rollout) -> str:
+    return rollout.prompt.row.prompt[-1]["content"]
 
 
 GOLD = ProgrammedScorer(lambda prompt, completion: score(prompt, completion).total)
@@ -117,13 +125,13 @@ def build_trainer(
     """A trainer of one process; `options` replace those in `OPTIONS`."""
     chosen = PPOOptions.parsed({**OPTIONS, **options})
     tokenizer = load_tokenizer(base)
-    messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    rows = [Row(n, [{"role": "user", "content": text}]) for n, text in enumerate(prompts)]
     processes, stop = Processes(), stop or StopRequest()
     collector = Collector(
         shared,
         tokenizer,
         scorer,
-        [prompt for prompt in render(messages, tokenizer, max_tokens=None) if prompt],
+        [Prompt(row, render_prompt(tokenizer, row.prompt)) for row in rows],
         processes,
         stop,
         rollouts=chosen.rollouts,

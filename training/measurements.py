@@ -6,7 +6,7 @@ One list serves the page that shows a run and the report that it leaves. Pure fu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -78,6 +78,21 @@ def _of_reward(reward: Mapping[str, Any]) -> list[Measurement]:
     return [Measurement(label, reward.get("before"), reward.get("after"))]
 
 
+def _of_best_of_n(curve: Sequence[Mapping[str, float]]) -> list[Measurement]:
+    """What choosing among more responses gains; before is a single one."""
+    if not curve:
+        return []
+    first = curve[0]["reward"]
+    return [
+        Measurement(
+            Message("Reward of the best of {n} (KL {kl:.2g} nats)", {"n": p["n"], "kl": p["kl"]}),
+            first,
+            p["reward"],
+        )
+        for p in curve[1:]
+    ]
+
+
 def _of_win_rate(won: Mapping[str, Any]) -> list[Measurement]:
     label = Message("Wins over the policy before, by the reward model (prompts: {n})")
     interval = won["low"], won["high"]
@@ -133,12 +148,13 @@ def _exp(loss: float | None) -> float | None:
     return math.exp(loss) if loss is not None and loss < 700 else None
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "pairs": _of_pairs,
     "likelihood": _of_likelihood,
     "reward_model": _of_reward_model,
     "win_rate": _of_win_rate,
     "reward": _of_reward,
+    "best_of_n": _of_best_of_n,
     "regressions": _of_regressions,
     "instructions": _of_following,
     "generations": _of_generations,

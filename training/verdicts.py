@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 from training.artefacts import Artefact, Change
 from training.events import Told, series
 from training.messages import Message
+from training.proportions import wilson_interval
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
 # as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
@@ -27,6 +28,7 @@ OVERFITTING_RISE_SHARE = 0.1
 CLEAR_CHANGE_SHARE = 0.05
 # Of the pairs that were trained on; 0.5 is a coin, and a fitted policy exceeds 0.7.
 UNDERFITTING_ACCURACY = 0.6
+COIN = 0.5
 # Two standard errors: one curve in twenty strays that far by chance.
 SURE = 2.0
 # Share of a curve that counts as its beginning, and as its end.
@@ -52,6 +54,7 @@ class Finding(StrEnum):
     UNDERFITTING    hardly anything was learned
     SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
                     degradation: what the policy writes changed in a way that nobody asked for
+    UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
     NOT_MEASURED    there is nothing to tell it by
@@ -67,6 +70,7 @@ class Finding(StrEnum):
     REPETITIVE = "repetitive"
     DRIFTED = "drifted"
     FORGETFUL = "forgetful"
+    UNRELIABLE = "unreliable"
     MANNERED = "mannered"
     FINE = "fine"
     NOT_MEASURED = "not_measured"
@@ -102,6 +106,14 @@ class Verdict(NamedTuple):
         return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
 
 
+class Ranking(NamedTuple):
+    """How a reward model ranked held-out pairs, and how often the longer response was chosen."""
+
+    pairs: int
+    accuracy: float
+    longer_wins: float
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a run left to judge it by; (step, value) in order of step, nothing where unmeasured.
@@ -119,6 +131,7 @@ class Evidence:
     changes: Mapping[Artefact, Change] = field(default_factory=dict)
     general_loss_before: float | None = None
     general_loss_after: float | None = None
+    ranking: Ranking | None = None
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -138,7 +151,14 @@ class Evidence:
             changes={change.artefact: change for change in changes},
             general_loss_before=forgetting.get("loss_before"),
             general_loss_after=forgetting.get("loss_after"),
+            ranking=_ranking(report.get("reward_model")),
         )
+
+
+def _ranking(told: Mapping[str, Any] | None) -> Ranking | None:
+    if not told:
+        return None
+    return Ranking(int(told["pairs"]), float(told["accuracy"]), float(told["longer_wins"]))
 
 
 def judge(evidence: Evidence) -> list[Verdict]:
@@ -148,10 +168,11 @@ def judge(evidence: Evidence) -> list[Verdict]:
         *_on_distance(evidence),
         *_on_responses(evidence.changes),
         *_on_forgetting(evidence),
+        *_on_ranking(evidence.ranking),
     ]
     if any(verdict.severity in (Severity.WARN, Severity.BAD) for verdict in found):
         return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
-    return [*found, _fine() if _is_measured(evidence) else _not_measured()]
+    return [*found, _fine(evidence) if _is_measured(evidence) else _not_measured()]
 
 
 def _is_measured(evidence: Evidence) -> bool:
@@ -407,13 +428,52 @@ def _on_forgetting(evidence: Evidence) -> list[Verdict]:
     ]
 
 
-def _fine() -> Verdict:
+def _on_ranking(ranking: Ranking | None) -> list[Verdict]:
+    """Nothing learned from a reward model is better than its ranking of pairs that it never saw."""
+    if ranking is None:
+        return []
+    low, high = wilson_interval(ranking.accuracy * ranking.pairs, ranking.pairs)
+    shown = {"share": ranking.accuracy, "low": low, "high": high, "n": ranking.pairs}
+    if low <= COIN:
+        evidence = Message(
+            "Of {n} held-out pairs it ranked {share:.0%} as people did (95 % interval {low:.0%} to "
+            "{high:.0%}); a coin gets 50 %.",
+            shown,
+        )
+    elif ranking.accuracy <= ranking.longer_wins:
+        evidence = Message(
+            "It ranked {share:.0%} of the held-out pairs as people did; the longer response would "
+            "have been right in {longer:.0%}.",
+            {"share": ranking.accuracy, "longer": ranking.longer_wins},
+        )
+    else:
+        return []
+    return [
+        Verdict(
+            Finding.UNRELIABLE,
+            Severity.WARN,
+            Message("Its scores cannot be relied on"),
+            evidence,
+            Message(
+                "Judge more pairs, on more different prompts, before anything learns from it: what "
+                "it cannot rank, PPO will exploit."
+            ),
+        )
+    ]
+
+
+def _fine(evidence: Evidence) -> Verdict:
+    advice = (
+        Message("Promote it, and let the blind comparison tell whether people like it better.")
+        if evidence.ranking is None
+        else Message("Let PPO, RLOO, GRPO or best of n learn from it, and watch the KL.")
+    )
     return Verdict(
         Finding.FINE,
         Severity.GOOD,
         Message("The numbers look fine"),
         Message("No curve and no count shows over-fitting, under-fitting or degradation."),
-        Message("Promote it, and let the blind comparison tell whether people like it better."),
+        advice,
     )
 
 

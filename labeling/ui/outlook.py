@@ -11,7 +11,6 @@ from labeling.i18n import say, t
 from labeling.outlook import Outlook
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
-from labeling.volumes import Grade
 from store.records import Run
 from training.estimate import Estimate, Memory
 
@@ -27,7 +26,6 @@ def outlook(told: Outlook, *, price_per_hour: float | None = None) -> Html:
         t("What to expect"),
         _figures(told.estimate, price_per_hour) if told.estimate else _unknown(),
         *(caution(each) for each in sorted(told.cautions, key=lambda c: _ORDER.index(c.severity))),
-        _volume(told) if told.volume.grade is not Grade.HARDLY_ANY else EMPTY,
         _memory(told.estimate.memory) if told.estimate else EMPTY,
         note=t("Estimated for this machine, while nobody else uses it."),
         id="train-outlook",
@@ -79,12 +77,6 @@ def _figures(told: Estimate, price_per_hour: float | None) -> Html:
 
 def _unknown() -> Html:
     return el("p", t("How long it takes and what memory it needs is not known."), class_="wsl-note")
-
-
-def _volume(told: Outlook) -> Html:
-    more = told.volume.to_next
-    next_grade = t("It is {n} short of the next size.", n=more) if more else ""
-    return html.notice("quiet", say(told.volume.title), say(told.volume.advice), next_grade)
 
 
 def _memory(memory: Memory) -> Html:

@@ -13,18 +13,19 @@ import gradio as gr
 
 from labeling import i18n
 from labeling.access import Actor
-from labeling.i18n import mark, plural, t
+from labeling.i18n import mark, say, t
 from labeling.launching import Launching, RunView, Start
-from labeling.pipeline import Pipeline
+from labeling.pipeline import Pipeline, PipelineState
 from labeling.promoting import Promoting
 from labeling.sessions import Sessions
 from labeling.ui import actions, form, html, outlook, pipeline_view, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
+from labeling.volumes import Grade, Volume, volume
 from store.db import utc_now
 from store.errors import BadInput
 from store.preferences import PreferenceCounts
-from store.records import Run
+from store.records import Run, RunState
 from store.training_data import KindCount
 from training.methods import METHODS, LearnsFrom
 from training.policy_host import PolicyHost, PromotionReport
@@ -34,7 +35,7 @@ POLL_S = 1.0
 VIEWERS = 8
 
 
-class Volume(NamedTuple):
+class Preset(NamedTuple):
     """A size of training data: `up_to` pairs; `typical` is a number to ask a preset for."""
 
     name: str
@@ -43,12 +44,11 @@ class Volume(NamedTuple):
     typical: int
 
 
-VOLUMES = (
-    Volume("small", "Small · under 200", 199, 100),
-    Volume("medium", "Medium · 200 to 1,000", 1000, 500),
-    Volume("large", "Large · over 1,000", None, 2000),
+PRESETS = (
+    Preset("small", "Small · under 200", 199, 100),
+    Preset("medium", "Medium · 200 to 1,000", 1000, 500),
+    Preset("large", "Large · over 1,000", None, 2000),
 )
-HARDLY_ANY = 50
 _ROWS = {
     LearnsFrom.PREFERENCES: mark("preferences to train on"),
     LearnsFrom.COMPARISONS: mark("pairs to train on"),
@@ -108,6 +108,7 @@ class TrainTab:
                     self.curves = actions.area("run-curves")
                 self.log = actions.area("run-log")
                 self.result = actions.area("run-result")
+                self.came_true = actions.area("run-came-true-area")
         self.runs = actions.area("runs")
         self.shown = gr.Textbox(value="", visible="hidden", elem_id="run-shown")
         self.drawn = gr.Textbox(value="", visible="hidden", elem_id="run-drawn")
@@ -139,7 +140,7 @@ class TrainTab:
             elem_id="train-reward-run",
         )
         self.preset = gr.Radio(
-            [(volume.label, volume.name) for volume in VOLUMES],
+            [(preset.label, preset.name) for preset in PRESETS],
             value=None,
             label="Preset for the amount of data",
             elem_id="train-preset",
@@ -166,6 +167,9 @@ class TrainTab:
         actions.on_open(
             head, guarded(self._sessions, self.open), shown, [*everything, *fields]
         ).then(guarded(self._sessions, self.prepare), None, None, **quiet)
+        self.drawn.change(
+            guarded(self._sessions, self.look_back), self.shown, self.came_true, **quiet
+        )
         self.timer.tick(
             guarded(self._sessions, self.follow, inline=self.stop_following),
             [self.shown, self.drawn, self.method],
@@ -213,7 +217,7 @@ class TrainTab:
         """Everything, as it is now; the preset follows the data until somebody chooses one."""
         drawn = self._everything(actor, shown, method) | {self.about: about_method(method)}
         if preset is None:
-            fitting = volume_of(self._launching.amount(actor, method).rows).name
+            fitting = preset_of(self._launching.amount(actor, method).rows).name
             drawn |= {self.preset: fitting} | self._filled(actor, fitting, method, Tuning.LORA)
         return drawn
 
@@ -224,8 +228,9 @@ class TrainTab:
     def follow(self, actor: Actor, shown: str, drawn: str, method: str) -> Any:
         """The run a second later: numbers while it works, everything when its state changed."""
         view = self._launching.view(actor, shown or None)
-        if view is None or drawn != _state_key(view):
-            return self._everything(actor, shown, method)
+        pipeline = self._pipeline.state(actor)
+        if view is None or drawn != _state_key(view, pipeline):
+            return self._everything(actor, _followed(shown, pipeline), method)
         return {
             self.status: run_view.status(view, utc_now()),
             self.curves: run_charts.curves(view.run, view.events),
@@ -242,7 +247,7 @@ class TrainTab:
         """Fill the form with what suits this much data and this tuning."""
         method = given[self.method]
         tuning = given[self.forms[method].fields["tuning"]]
-        return self._filled(actor, given[self.preset] or VOLUMES[0].name, method, tuning)
+        return self._filled(actor, given[self.preset] or PRESETS[0].name, method, tuning)
 
     def choose_method(
         self, actor: Actor, shown: str, _preset: str | None, method: str
@@ -272,6 +277,14 @@ class TrainTab:
             actor, method, self.forms[method].values(given), start=given[self.start_from]
         )
         return {self.outlook: outlook.outlook(told)}
+
+    def look_back(self, actor: Actor, shown: str) -> dict[Any, Any]:
+        """What a run that has ended took, beside what it was estimated to take."""
+        view = self._launching.view(actor, shown or None)
+        if view is None or view.run.state is not RunState.SUCCEEDED:
+            return {self.came_true: EMPTY}
+        told = self._launching.foretold(actor, view.run.id)
+        return {self.came_true: outlook.came_true(view.run, told)}
 
     def act(
         self, actor: Actor, action: Action, shown: str, method: str, start: str
@@ -307,8 +320,8 @@ class TrainTab:
         }
 
     def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
-        volume = next(v for v in VOLUMES if v.name == preset)
-        fitting = self._launching.preset(actor, method, rows=volume.typical, tuning=tuning)
+        rows = next(p.typical for p in PRESETS if p.name == preset)
+        fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
         return self.forms[method].filled(fitting)
 
     def _everything(self, actor: Actor, shown: str, method: str) -> dict[Any, Any]:
@@ -321,12 +334,13 @@ class TrainTab:
             active_run=next((r.id for r in runs if not r.state.is_final), None),
             lacks_reward_model=needs_reward_model and not reward_runs,
         )
-        now = utc_now()
+        pipeline, now = self._pipeline.state(actor), utc_now()
+        is_pipeline_active = pipeline is not None and pipeline.is_active
         return {
             self.data: data_card(method, amount, self._launching.counts(actor)),
             self.outlook: EMPTY,
             self.pipeline: pipeline_view.start_card(
-                self._pipeline.state(actor),
+                pipeline,
                 {run.id: run for run in runs},
                 is_busy=any(not run.state.is_final for run in runs),
             ),
@@ -349,8 +363,8 @@ class TrainTab:
                 now=now,
             ),
             self.shown: view.run.id if view else "",
-            self.drawn: _state_key(view) if view else "",
-            self.timer: gr.Timer(active=view is not None and not view.run.state.is_final),
+            self.drawn: _state_key(view, pipeline) if view else "",
+            self.timer: gr.Timer(active=is_pipeline_active or _is_at_work(view)),
             self.start: gr.Button(interactive=reason is None),
             self.why_not: el("p", reason, class_="wsl-note") if reason else EMPTY,
         }
@@ -380,49 +394,15 @@ def data_card(method: str, amount: KindCount, counts: PreferenceCounts) -> Html:
         html.figure(f"{amount.rows:,}", t(_ROWS[learns_from]), id="train-count"),
         html.figure(f"{amount.distinct_prompts:,}", t("distinct prompts")),
     )
-    if learns_from is LearnsFrom.PROMPTS:
-        return html.section(t("Training data"), head)
-    title, advice = advice_on(amount.rows)
-    tone = "warn" if amount.rows < HARDLY_ANY else "quiet"
-    return html.section(t("Training data"), head, html.notice(tone, title, advice), aside)
+    told = volume_notice(volume(METHODS[method], amount.rows))
+    return html.section(t("Training data"), head, told, aside)
 
 
-def advice_on(preferences: int) -> tuple[str, str]:
-    """What this many preferences are good for."""
-    if preferences < HARDLY_ANY:
-        return (
-            t("Hardly anything to learn from"),
-            plural(
-                "{n} preference can show that the loop works, not much more. Judge to 50 for a "
-                "first effect, to 200 for a clear one.",
-                "{n} preferences can show that the loop works, not much more. Judge to 50 for a "
-                "first effect, to 200 for a clear one.",
-                preferences,
-            ),
-        )
-    if preferences < 200:
-        return (
-            t("A small set"),
-            t(
-                "Enough for a change of manner. Gentle steps and a few epochs; expect people to "
-                "notice, and to disagree now and then."
-            ),
-        )
-    if preferences <= 1000:
-        return (
-            t("A medium set"),
-            t(
-                "Enough for a clear change of style and manner. More preferences on new prompts "
-                "help more than further epochs."
-            ),
-        )
-    return (
-        t("A large set"),
-        t(
-            "Enough to learn a task. Fewer epochs suffice; watch the held-out accuracy for "
-            "over-fitting."
-        ),
-    )
+def volume_notice(told: Volume) -> Html:
+    """What an amount of data is good for, and how much is missing to more."""
+    tone = "warn" if told.grade is Grade.HARDLY_ANY else "quiet"
+    short = t("It is {n} short of the next size.", n=told.to_next) if told.to_next else ""
+    return html.notice(tone, say(told.title), say(told.advice), short)
 
 
 def why_not(amount: KindCount, *, active_run: str | None, lacks_reward_model: bool) -> str | None:
@@ -444,9 +424,9 @@ def _reward_label(run: Run) -> str:
     return f"{run.id}{accuracy}"
 
 
-def volume_of(preferences: int) -> Volume:
+def preset_of(rows: int) -> Preset:
     """The size that this many preferences are."""
-    return next(v for v in VOLUMES if v.up_to is None or preferences <= v.up_to)
+    return next(v for v in PRESETS if v.up_to is None or rows <= v.up_to)
 
 
 def about_method(name: str) -> Html:
@@ -509,5 +489,19 @@ def _set_aside(counts: PreferenceCounts) -> Html:
     )
 
 
-def _state_key(view: RunView) -> str:
-    return f"{view.run.id} {view.run.state} {view.policy.version if view.policy else ''}"
+def _state_key(view: RunView, pipeline: PipelineState | None) -> str:
+    """Changes whenever more than numbers has to be drawn anew."""
+    made = view.policy.version if view.policy else ""
+    stages = f"{pipeline.current} {pipeline.ended}" if pipeline else ""
+    return f"{view.run.id} {view.run.state} {made} {stages}"
+
+
+def _followed(shown: str, pipeline: PipelineState | None) -> str:
+    """Which run to show: whoever watches a stage of a pipeline sees the next when it starts."""
+    if pipeline is None or pipeline.current is None or shown not in pipeline.run_ids.values():
+        return shown
+    return pipeline.run_ids[pipeline.current]
+
+
+def _is_at_work(view: RunView | None) -> bool:
+    return view is not None and not view.run.state.is_final

@@ -14,6 +14,7 @@ from store.db import Store
 from store.records import Role
 from tests.e2e.conftest import PASSWORD, Launch, NewVisitor, RunningApp, Snap
 from tests.e2e.lead_page import (
+    RUN_TIMEOUT_MS,
     fill_with_comparisons,
     fill_with_preferences,
     open_lead_page,
@@ -439,3 +440,23 @@ def test_a_lead_keeps_a_person_out_and_lets_them_in_again(
 
     expect(row).to_contain_text("active")
     assert signed_in(new_visitor, shared.url, "ana").url.endswith("/label/")
+
+
+def test_who_watches_the_pipeline_sees_each_stage_follow_without_a_reload(
+    tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor, snap: Snap
+) -> None:
+    fill_with_preferences(tmp_path / "data", 40)
+    with serving(tmp_path / "data", tiny_model) as running:
+        page = open_lead_page(new_visitor, running.url, "train")
+        page.click("#pipeline-start")
+        expect(page.locator("#run-phase")).to_be_visible()
+        stages = page.locator("#pipeline-stages tbody tr")
+        expect(stages.nth(0)).to_contain_text("done", timeout=RUN_TIMEOUT_MS)
+        expect(stages.nth(1)).to_contain_text("done", timeout=RUN_TIMEOUT_MS)
+        expect(stages.nth(2)).to_contain_text("at work", timeout=RUN_TIMEOUT_MS)
+        snap(page, "pipeline")
+        page.click("#train-cancel")
+        page.click("#wsl-ask-yes")
+        expect(page.locator("#train-pipeline")).to_contain_text(
+            "The pipeline ended early", timeout=RUN_TIMEOUT_MS
+        )

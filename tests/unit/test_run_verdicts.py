@@ -12,7 +12,7 @@ import pytest
 
 from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
-from training.verdicts import Evidence, Finding, Severity, Verdict, judge
+from training.verdicts import Evidence, Finding, Ranking, Severity, Verdict, judge
 
 LN_2 = math.log(2)
 
@@ -272,3 +272,25 @@ def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
     assert str(again.evidence) == str(verdict.evidence)
     with speaking(Language.ZH):
         assert say(again.evidence) == "每 100 个回复中含糊其辞的句数：训练前 10，训练后 40。"
+
+
+@pytest.mark.parametrize(
+    ("ranking", "said"),
+    [
+        (Ranking(8, 0.25, 0.6), "a coin gets 50"),
+        (Ranking(8, 0.75, 0.5), "a coin gets 50"),  # six of eight may be luck
+        (Ranking(400, 0.6, 0.7), "the longer response"),
+    ],
+)
+def test_a_reward_model_that_cannot_rank_is_not_called_fine(ranking: Ranking, said: str) -> None:
+    (verdict,) = judge(Evidence(held_out_loss=[(1, 0.69), (2, 0.68)], ranking=ranking))
+    assert verdict.finding is Finding.UNRELIABLE
+    assert said in str(verdict.evidence)
+
+
+def test_a_reward_model_that_ranks_is_to_be_learned_from_and_not_promoted() -> None:
+    (verdict,) = judge(
+        Evidence(held_out_loss=[(1, 0.69), (2, 0.6)], ranking=Ranking(400, 0.7, 0.5))
+    )
+    assert verdict.finding is Finding.FINE
+    assert "Promote" not in str(verdict.advice)

@@ -335,7 +335,7 @@ def test_a_run_offers_what_its_state_allows(
     [(0, "small"), (199, "small"), (200, "medium"), (1000, "medium"), (1001, "large")],
 )
 def test_the_preset_follows_the_number_of_preferences(preferences: int, name: str) -> None:
-    assert train.volume_of(preferences).name == name
+    assert train.preset_of(preferences).name == name
 
 
 def test_train_says_why_it_cannot_be_pressed() -> None:
@@ -348,6 +348,21 @@ def test_train_says_why_it_cannot_be_pressed() -> None:
     assert "run-7" in why(some, active="run-7")
     assert "nothing to train on" in why(none)
     assert "reward model" in why(some, lacks=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "said"),
+    [
+        ("dpo", 49, "It is 1 short of the next size"),
+        ("reward", 60, "hardly better than chance"),
+        ("ppo", 1000, "Plenty of prompts"),
+    ],
+)
+def test_what_an_amount_is_good_for_depends_on_the_method(
+    method: str, rows: int, said: str
+) -> None:
+    card = train.data_card(method, KindCount(rows, rows), PreferenceCounts(rows, 0, 0, 0, rows))
+    assert said in card
 
 
 def test_what_is_set_aside_is_told_with_its_reason() -> None:

@@ -9,7 +9,6 @@ from labeling.cautions import Caution, Severity
 from labeling.i18n import Language
 from labeling.outlook import Outlook, lengths_of
 from labeling.ui import outlook as view
-from labeling.volumes import volume
 from store.data_facts import DataFacts
 from store.records import RunState
 from tests.unit.test_cautions import facts
@@ -18,7 +17,6 @@ from tests.unit.test_ui_html import HOSTILE, make_run
 from training.estimate import Memory
 from training.lengths import TokenCounts
 from training.messages import Message
-from training.methods import METHODS
 
 TOLD = replace(
     foretold(), seconds=125.0, memory=Memory(500.0, 10.0, 0.0, 4.0, 900.0, 100.0), steps=40
@@ -27,7 +25,7 @@ TOLD = replace(
 
 def outlook(*cautions: Caution, data: DataFacts | None = None) -> Outlook:
     found = data or facts()
-    return Outlook("dpo", found, volume(METHODS["dpo"], found.rows), cautions, TOLD)
+    return Outlook("dpo", found, cautions, TOLD)
 
 
 def caution(name: str, severity: Severity, text: str = "Something.") -> Caution:
@@ -37,7 +35,11 @@ def caution(name: str, severity: Severity, text: str = "Something.") -> Caution:
 def test_time_memory_and_steps_are_told() -> None:
     shown = view.outlook(outlook())
 
-    for text in ("2 min 5 s", "1.4 GiB", ">40<", "A medium set"):
+    for text in (
+        "2 min 5 s",
+        "1.4 GiB",
+        ">40<",
+    ):
         assert text in shown
     assert "900 MiB" in shown
     assert "The reference policy" not in shown
@@ -71,11 +73,6 @@ def test_a_run_that_cannot_be_foreseen_still_shows_its_cautions() -> None:
 
 def test_nothing_is_foretold_without_data() -> None:
     assert view.outlook(outlook(data=facts(rows=0))) == ""
-
-
-def test_too_little_data_are_told_once() -> None:
-    assert "A small set" in view.outlook(outlook(data=facts(rows=60)))
-    assert "Hardly anything" not in view.outlook(outlook(data=facts(rows=10)))
 
 
 def test_the_estimate_stands_beside_what_a_run_took() -> None:

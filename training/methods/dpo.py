@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TrainerOptions, beta_option
 from training.options import SpecError, option
 
 
@@ -24,14 +24,7 @@ class LossType(StrEnum):
 class DPOOptions(TrainerOptions):
     """Direct Preference Optimisation (Rafailov et al. 2023): learns from pairs alone."""
 
-    beta: float = option(
-        0.1,
-        minimum=0.001,
-        maximum=10.0,
-        is_main=True,
-        label="Beta",
-        help="Pull towards the reference policy: higher stays closer to it.",
-    )
+    beta: float = beta_option()
     loss_type: str = option(
         LossType.SIGMOID.value,
         choices=tuple(loss.value for loss in LossType),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import TrainerOptions, beta_option
 from training.options import SpecError, option
 
 
@@ -24,14 +24,7 @@ class Thumbs(StrEnum):
 class KTOOptions(TrainerOptions):
     """Kahneman-Tversky Optimisation (Ethayarajh et al. 2024): learns from thumbs alone."""
 
-    beta: float = option(
-        0.1,
-        minimum=0.001,
-        maximum=10.0,
-        is_main=True,
-        label="Beta",
-        help="Pull towards the reference policy: higher stays closer to it.",
-    )
+    beta: float = beta_option()
     learn_from: str = option(
         Thumbs.ALL.value,
         choices=tuple(source.value for source in Thumbs),

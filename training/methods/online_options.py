@@ -34,6 +34,70 @@ def missing_eos_penalty_option() -> float:
     return penalty
 
 
+def iterations_option(default: int) -> int:
+    """Rounds of answering and learning."""
+    iterations: int = option(
+        default,
+        minimum=1,
+        maximum=100000,
+        is_main=True,
+        label="Iterations",
+        help="How often the policy answers a batch of prompts and learns from the scores.",
+    )
+    return iterations
+
+
+def kl_coefficient_option(default: float) -> float:
+    """The price of distance to the reference."""
+    coefficient: float = option(
+        default,
+        minimum=0.0,
+        maximum=10.0,
+        is_main=True,
+        label="KL coefficient",
+        help="Reward points that a nat of distance to the reference policy costs: higher stays "
+        "closer to it. Reward hacking shows as KL that grows while responses get worse.",
+    )
+    return coefficient
+
+
+def inner_epochs_option(default: int) -> int:
+    """Passes over the same responses."""
+    epochs: int = option(
+        default,
+        minimum=1,
+        maximum=20,
+        label="Inner epochs",
+        help="How often each iteration's responses are learned from.",
+    )
+    return epochs
+
+
+def batch_size_option(default: int) -> int:
+    """Responses in one forward pass."""
+    size: int = option(
+        default,
+        minimum=1,
+        maximum=1024,
+        label="Batch size",
+        help="Responses that go through the model at once. Lower it when memory runs out: the "
+        "result stays the same.",
+    )
+    return size
+
+
+def save_steps_option(default: int) -> int:
+    """How much of a run may be lost."""
+    steps: int = option(
+        default,
+        minimum=1,
+        maximum=100000,
+        label="Checkpoint every",
+        help="Iterations between checkpoints, from which an interrupted run resumes.",
+    )
+    return steps
+
+
 @dataclass(frozen=True)
 class OnlineOptions(TuningOptions):
     """Base of the methods that answer prompts and learn from how the answers are scored.
@@ -43,14 +107,7 @@ class OnlineOptions(TuningOptions):
     """
 
     tuning: str = tuning_option((*LOW_RANK_TUNINGS, Tuning.FULL.value))
-    iterations: int = option(
-        40,
-        minimum=1,
-        maximum=100000,
-        is_main=True,
-        label="Iterations",
-        help="How often the policy answers a batch of prompts and learns from the scores.",
-    )
+    iterations: int = iterations_option(40)
     prompts: int = option(
         16,
         minimum=1,
@@ -67,22 +124,8 @@ class OnlineOptions(TuningOptions):
         label="Responses per prompt",
         help="Responses to the same prompt, each of which is compared with the others.",
     )
-    beta: float = option(
-        0.05,
-        minimum=0.0,
-        maximum=10.0,
-        is_main=True,
-        label="KL coefficient",
-        help="Reward points that a nat of distance to the reference policy costs: higher stays "
-        "closer to it. Reward hacking shows as KL that grows while responses get worse.",
-    )
-    inner_epochs: int = option(
-        1,
-        minimum=1,
-        maximum=20,
-        label="Inner epochs",
-        help="How often each iteration's responses are learned from.",
-    )
+    beta: float = kl_coefficient_option(0.05)
+    inner_epochs: int = inner_epochs_option(1)
     clip_range: float = option(
         0.2,
         minimum=0.01,
@@ -91,23 +134,10 @@ class OnlineOptions(TuningOptions):
         help="How far a probability may move, relatively, before it stops counting. Matters from "
         "the second inner epoch on.",
     )
-    batch_size: int = option(
-        32,
-        minimum=1,
-        maximum=1024,
-        label="Batch size",
-        help="Responses that go through the model at once. Lower it when memory runs out: the "
-        "result stays the same.",
-    )
+    batch_size: int = batch_size_option(32)
     missing_eos_penalty: float = missing_eos_penalty_option()
     max_new_tokens: int = max_new_tokens_option()
-    save_steps: int = option(
-        10,
-        minimum=1,
-        maximum=100000,
-        label="Checkpoint every",
-        help="Iterations between checkpoints, from which an interrupted run resumes.",
-    )
+    save_steps: int = save_steps_option(10)
 
     @property
     def responses(self) -> int:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+from training.methods.online_options import (
+    batch_size_option,
+    inner_epochs_option,
+    iterations_option,
+    kl_coefficient_option,
+    max_new_tokens_option,
+    missing_eos_penalty_option,
+    save_steps_option,
+)
 from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
 from training.options import SpecError, option
 from training.tuning import suggested_learning_rate
@@ -30,14 +39,7 @@ class PPOOptions(TuningOptions):
         label="Value learning rate",
         help="The same for the value function, which starts as a copy of the reward model.",
     )
-    iterations: int = option(
-        60,
-        minimum=1,
-        maximum=100000,
-        is_main=True,
-        label="Iterations",
-        help="How often the policy answers a batch of prompts and learns from the scores.",
-    )
+    iterations: int = iterations_option(60)
     tuning: str = tuning_option(LOW_RANK_TUNINGS)
     rollouts: int = option(
         64,
@@ -54,30 +56,9 @@ class PPOOptions(TuningOptions):
         label="Minibatch size",
         help="Responses per optimiser step.",
     )
-    micro_batch_size: int = option(
-        8,
-        minimum=1,
-        maximum=1024,
-        label="Batch size",
-        help="Responses that go through the model at once. Lower it when memory runs out: the "
-        "result stays the same.",
-    )
-    ppo_epochs: int = option(
-        2,
-        minimum=1,
-        maximum=20,
-        label="Inner epochs",
-        help="How often each iteration's responses are learned from.",
-    )
-    kl_coef: float = option(
-        0.2,
-        minimum=0.0,
-        maximum=10.0,
-        is_main=True,
-        label="KL coefficient",
-        help="Reward points that a nat of distance to the reference policy costs: higher stays "
-        "closer to it. Reward hacking shows as KL that grows while responses get worse.",
-    )
+    micro_batch_size: int = batch_size_option(8)
+    ppo_epochs: int = inner_epochs_option(2)
+    kl_coef: float = kl_coefficient_option(0.2)
     kl_target: float = option(
         0.0,
         minimum=0.0,
@@ -122,13 +103,7 @@ class PPOOptions(TuningOptions):
         label="GAE lambda",
         help="1 trusts the rewards alone, 0 the value function alone.",
     )
-    missing_eos_penalty: float = option(
-        1.0,
-        minimum=0.0,
-        maximum=100.0,
-        label="Penalty for no end",
-        help="Taken off the score of a response that did not end by itself.",
-    )
+    missing_eos_penalty: float = missing_eos_penalty_option()
     whiten_rewards: bool = option(
         False,
         label="Whiten rewards",
@@ -143,20 +118,8 @@ class PPOOptions(TuningOptions):
         help="Mean distance of a token to the policy that drew it, in nats, from which an "
         "iteration stops learning from its responses; 0 never stops.",
     )
-    max_new_tokens: int = option(
-        128,
-        minimum=1,
-        maximum=4096,
-        label="Response length",
-        help="Longest response, in tokens, while training.",
-    )
-    save_steps: int = option(
-        5,
-        minimum=1,
-        maximum=100000,
-        label="Checkpoint every",
-        help="Iterations between checkpoints, from which an interrupted run resumes.",
-    )
+    max_new_tokens: int = max_new_tokens_option()
+    save_steps: int = save_steps_option(5)
 
     SMALL: ClassVar[int] = 100_000_000
     LARGE: ClassVar[int] = 1_000_000_000

@@ -45,6 +45,19 @@ def learning_rate_option(default: float = 5e-4) -> float:
     return rate
 
 
+def beta_option() -> float:
+    """How strongly a preference loss holds the policy to its reference."""
+    beta: float = option(
+        0.1,
+        minimum=0.001,
+        maximum=10.0,
+        is_main=True,
+        label="Beta",
+        help="Pull towards the reference policy: higher stays closer to it.",
+    )
+    return beta
+
+
 @dataclass(frozen=True)
 class TuningOptions(MethodOptions):
     """Base of all methods: what is tuned and how fast, and how the result is shown."""

@@ -111,7 +111,7 @@ class ReferenceLogProbs:
         (checkpoint / REFERENCE_FILE).write_text(json.dumps(self._known))
 
 
-class ReferenceOnceTrainer(DPOTrainer):  # type: ignore[misc]  # the library has no types
+class ReferenceOnceTrainer(fitting.WithoutCard, DPOTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer, asking the reference policy about each pair once.
 
     TRL's own `precompute_ref_log_probs` would do so before the first step, and keep people waiting.
@@ -133,9 +133,6 @@ class ReferenceOnceTrainer(DPOTrainer):  # type: ignore[misc]  # the library has
             chosen, rejected = known.to(inputs["input_ids"].device)
         both = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
         return super().compute_loss(model, {**inputs, **both}, *rest, **more)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: the run's directory says all, and writing one takes time at each checkpoint."""
 
 
 def _build_trainer(

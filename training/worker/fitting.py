@@ -48,6 +48,14 @@ class Fitted(NamedTuple):
         }
 
 
+class WithoutCard:
+    """Mixed into TRL's trainers: no model card. The run's directory says all, and writing one takes
+    time at each checkpoint."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
 def read_split(
     job: Job, options: TrainerOptions, *, keep: Callable[[data.Row], bool] = lambda _: True
 ) -> data.Split:

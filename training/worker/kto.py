@@ -72,11 +72,8 @@ def mismatched(rows: Dataset, batch_size: int) -> Dataset:
     return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", others)
 
 
-class QuietKTOTrainer(KTOTrainer):  # type: ignore[misc]  # the library has no types
-    """TRL's trainer without its model card: the run's directory says all."""
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
+class QuietKTOTrainer(fitting.WithoutCard, KTOTrainer):  # type: ignore[misc]  # the library has no types
+    """TRL's trainer."""
 
 
 def _is_learned(row: data.Row, options: KTOOptions) -> bool:

@@ -27,7 +27,7 @@ from training.worker.prompts import Pool
 from training.worker.rewards import Rewarder
 
 
-class OnlineTrainer:
+class OnlineTrainer(fitting.WithoutCard):
     """Mixed into one of TRL's trainers: draws the responses, and tells what is maximised."""
 
     def __init__(self, *, job: Job, options: OnlineOptions, **arguments: Any) -> None:
@@ -73,9 +73,6 @@ class OnlineTrainer:
                 score = fmean(measured["score"])
                 measured["objective"] = [score - self._options.beta * kl]
         super().log(logs, start_time)  # type: ignore[misc]  # the trainer's
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: the run's directory says all."""
 
     def _tokenize_prompts(
         self, prompt_ids: Sequence[Any]

@@ -94,7 +94,7 @@ def pair_losses(
     return torch.where(is_tie, options.tie_weight * tied, decided)
 
 
-class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]  # the library has no types
+class ComparisonTrainer(fitting.WithoutCard, RewardTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer over whole comparisons instead of pairs."""
 
     def __init__(self, *, options: RewardOptions, **arguments: Any) -> None:
@@ -130,9 +130,6 @@ class ComparisonTrainer(RewardTrainer):  # type: ignore[misc]  # the library has
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = list(COLUMNS)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: the run's directory says all."""
 
 
 class Collator:

@@ -82,11 +82,8 @@ def row_lengths(tokenized: Dataset) -> list[int]:
     return [len(ids) for ids in tokenized["input_ids"]]
 
 
-class QuietSFTTrainer(SFTTrainer):  # type: ignore[misc]  # the library has no types
-    """TRL's trainer without its model card: the run's directory says all."""
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
+class QuietSFTTrainer(fitting.WithoutCard, SFTTrainer):  # type: ignore[misc]  # the library has no types
+    """TRL's trainer."""
 
 
 def _is_learned(row: data.Row, options: SFTOptions) -> bool:

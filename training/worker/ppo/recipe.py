@@ -18,27 +18,18 @@ from typing import Any, NamedTuple
 from transformers import set_seed
 
 from training.events import EventKind
-from training.loading import context_length
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
-from training.worker import answers, data, fitting, models
-from training.worker.failures import BadData
+from training.worker import answers, fitting, models, prompts
 from training.worker.job import Job
+from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
 from training.worker.ppo.model import SharedBase
 from training.worker.ppo.processes import Processes
-from training.worker.ppo.prompts import Prompt, render
 from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
-
-
-class Pool(NamedTuple):
-    """The prompts that fit, where each stands in the snapshot, and how many did not."""
-
-    prompts: list[Prompt]
-    rows: list[int]
-    too_long: int
+from training.worker.prompts import Pool
 
 
 class Trained(NamedTuple):
@@ -61,10 +52,11 @@ def train(job: Job) -> Mapping[str, Any]:
     assert isinstance(options, PPOOptions)
     job.enter_phase("loading")
     processes = Processes()
-    shared = _load(job, options)
+    loaded = _load(job, options)
+    shared = _share(job, options, loaded)
 
     job.enter_phase("preparing")
-    pool = _read_prompts(job, options, shared)
+    pool = prompts.read(job, loaded, max_new_tokens=options.max_new_tokens)
     trainer = _build_trainer(job, options, shared, pool, processes)
     if checkpoint := job.run_dir.newest_checkpoint():
         trainer.load_state(checkpoints.load(checkpoint))
@@ -97,36 +89,20 @@ def train(job: Job) -> Mapping[str, Any]:
     }
 
 
-def _load(job: Job, options: PPOOptions) -> SharedBase:
+def _load(job: Job, options: PPOOptions) -> Loaded:
     set_seed(job.spec.seed)
-    tuning = Tuning(options.tuning)
-    loaded = models.load_tuned(job.spec, tuning, models.fresh_lora(options))
+    loaded = models.load_tuned(job.spec, Tuning(options.tuning), models.fresh_lora(options))
     fitting.warn_of_other_rank(job, options, loaded)
-    assert job.spec.reward_model is not None
+    return loaded
+
+
+def _share(job: Job, options: PPOOptions, loaded: Loaded) -> SharedBase:
+    assert job.spec.reward_model is not None  # a spec without one is refused
     return SharedBase(
         loaded.wrapped(),
         reward_folder=Path(job.spec.reward_model),
         gradient_checkpointing=options.gradient_checkpointing,
     )
-
-
-def _read_prompts(job: Job, options: PPOOptions, shared: SharedBase) -> Pool:
-    """The snapshot's prompts that leave room for a response. Raises `BadData`."""
-    rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
-    context = context_length(shared.model)
-    room = None if context is None else max(1, context - options.max_new_tokens)
-    rendered = render([row.prompt for row in rows], shared.trainee.tokenizer, max_tokens=room)
-    fitting_rows = [(p, row.number) for p, row in zip(rendered, rows, strict=True) if p]
-    if not fitting_rows:
-        raise BadData(
-            "None of the {rows} prompts leaves room for a response of {tokens} tokens.",
-            rows=len(rows),
-            tokens=options.max_new_tokens,
-        )
-    too_long = len(rows) - len(fitting_rows)
-    if too_long:
-        job.warn("{too_long} prompts are too long and were left out.", too_long=too_long)
-    return Pool([p for p, _ in fitting_rows], [number for _, number in fitting_rows], too_long)
 
 
 def _build_trainer(
@@ -150,7 +126,9 @@ def _build_trainer(
 def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
     order = PromptOrder(len(pool.prompts), seed=job.spec.seed)
     asked = min(options.iterations * options.rollouts, len(pool.prompts))
-    job.run_dir.write_trained_rows([pool.rows[order.at(place)] for place in range(asked)])
+    job.run_dir.write_trained_rows(
+        [pool.prompts[order.at(place)].row.number for place in range(asked)]
+    )
 
 
 def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Processes) -> Trained:

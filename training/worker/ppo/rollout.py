@@ -22,8 +22,8 @@ from training.worker.job import StopRequest
 from training.worker.ppo import formulas
 from training.worker.ppo.model import SharedBase
 from training.worker.ppo.processes import Processes
-from training.worker.ppo.prompts import Prompt
 from training.worker.ppo.tokens import Tokens
+from training.worker.prompts import Prompt
 
 
 @dataclass(frozen=True)
