@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from training.events import EventReader
 from training.methods import LearnsFrom, method_named
 from training.rundir import RunDir, RunResult
 
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 180
 PAIRS = 48
 # A fresh tiny model learns the difference in a dozen steps.
 OPTIONS: Mapping[str, Any] = {
@@ -158,6 +163,19 @@ def run_here(run_dir: RunDir) -> RunResult:
     result = run_dir.read_result()
     assert result is not None
     return result
+
+
+def run_in_two_processes(run_dir: RunDir) -> None:
+    """Train as `torchrun --nproc_per_node 2 -m training.worker` would, on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    subprocess.run(
+        [*command, "-m", "training.worker", str(run_dir.path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        check=True,
+        timeout=TIMEOUT_S,
+        capture_output=True,
+    )
 
 
 def losses(run_dir: RunDir) -> dict[int, float]:

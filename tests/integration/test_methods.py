@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from tests.models import build_adapter, build_model
-from tests.rundirs import losses, make_run_dir, preference_rows, rated_rows, run_here
+from tests.rundirs import (
+    losses,
+    make_run_dir,
+    preference_rows,
+    rated_rows,
+    run_here,
+    run_in_two_processes,
+)
 from training.events import EventReader
 from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
@@ -97,6 +104,35 @@ def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
     assert shown["kl_k1"] == pytest.approx(0, abs=2e-3)
     assert [s["before"] for s in shown["samples"]] == [s["after"] for s in shown["samples"]]
     assert tuning_of(run_dir.adapter) is tuning
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["dpo", *(pytest.param(m, marks=pytest.mark.nightly) for m in ("sft", "reward", "kto"))],
+)
+def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: str) -> None:
+    shape: dict[str, Any] = {"epochs": 2, "eval_generations": 0, "eval_share": 0.0}
+    alone, together = (
+        make_run_dir(tmp_path / name, model, method=method, batch_size=size, **shape)
+        for name, size in (("alone", 16), ("together", 8))
+    )
+    run_in_two_processes(together)
+    result = together.read_result()
+    assert result is not None
+    assert result.state is Outcome.SUCCEEDED, (result.failure, together.log_tail(40))
+    assert run_here(alone).state is Outcome.SUCCEEDED
+    assert losses(together).keys() == losses(alone).keys()
+    found, expected = (learned(run_dir) for run_dir in (together, alone))
+    apart = sum(float((found[name] - w).norm() ** 2) for name, w in expected.items()) ** 0.5
+    assert apart < 0.05 * sum(float(w.norm() ** 2) for w in expected.values()) ** 0.5
+
+
+def learned(run_dir: RunDir) -> dict[str, Any]:
+    """The weights that were all 0 before training."""
+    from safetensors.torch import load_file
+
+    weights = load_file(run_dir.adapter / "adapter_model.safetensors")
+    return {name: weight for name, weight in weights.items() if "lora_B" in name}
 
 
 def test_sft_teaches_what_was_shown_and_only_the_answer(tmp_path: Path, model: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.models import build_adapter, build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
-from tests.rundirs import make_run_dir, run_here
+from tests.rundirs import make_run_dir, run_here, run_in_two_processes
 from training.events import EventReader
 from training.loading import load_tokenizer
 from training.rundir import Outcome, RunDir, RunResult
@@ -208,16 +207,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, base: Path, reward: P
     alone, together = (
         make_ppo_dir(tmp_path / name, base, reward, **shape) for name in ("alone", "together")
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    subprocess.run(
-        [*command, "-m", "training.worker", str(together.path)],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        timeout=TIMEOUT_S,
-        capture_output=True,
-    )
+    run_in_two_processes(together)
     assert run_here(alone).state is Outcome.SUCCEEDED
     result = together.read_result()
     assert result is not None

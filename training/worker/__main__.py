@@ -79,7 +79,7 @@ def follow(run_dir: RunDir, rank: int) -> int:
     stop.listen()
     try:
         events = EventWriter(run_dir.path / f"events.{rank}.jsonl")
-        _run_recipe(Job(run_dir.read_spec(), run_dir, events, stop))
+        _run_recipe(Job(run_dir.read_spec(), run_dir, events, stop, rank))
     except Cancelled:
         return EXIT_CODES[Outcome.CANCELLED]
     return EXIT_CODES[Outcome.SUCCEEDED]

@@ -135,7 +135,7 @@ def lay_out(
         raise BadData(
             "All {rows} rows are longer than {limit} tokens.", rows=len(found), limit=limit
         )
-    job.run_dir.write_trained_rows([number for place in fitting for number in sources[place]])
+    job.note_trained_rows([number for place in fitting for number in sources[place]])
     dropped = len(found) - len(fitting) + known_held_out - len(held_out or ())
     _warn(job, options, dropped=dropped, limit=limit, is_measured=bool(held_out))
     batch = options.batch_size * options.gradient_accumulation * trainer.args.world_size
@@ -183,7 +183,8 @@ def fit(
     training_s = time.monotonic() - began
     trainee.model.eval()
     _check_learned(trainee, norm_before, resumed=checkpoint is not None)
-    trainee.save(job.run_dir.adapter_partial)
+    if job.is_main:
+        trainee.save(job.run_dir.adapter_partial)
     return Fitted(
         counts,
         dict(reporter.last_metrics),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -54,12 +55,18 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One run, as a recipe sees it."""
+    """One run, as a recipe sees it; `rank` is the number of this process among several."""
 
     spec: RunSpec
     run_dir: RunDir
     events: EventWriter
     stop: StopRequest
+    rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what the run leaves; further ones only compute."""
+        return self.rank == 0
 
     @property
     def method(self) -> Method:
@@ -70,6 +77,11 @@ class Job:
         """Announce loading, preparing, training or evaluating. Raises `Cancelled`."""
         self.stop.check()
         self.events.write(EventKind.PHASE, name=name)
+
+    def note_trained_rows(self, rows: Sequence[int]) -> None:
+        """Leave which rows of the snapshot are learned from."""
+        if self.is_main:
+            self.run_dir.write_trained_rows(rows)
 
     def warn(self, template: str, /, **values: object) -> None:
         """Tell people something that does not stop the run."""

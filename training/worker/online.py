@@ -155,7 +155,7 @@ def train(
     pool = prompts.read(job, loaded, max_new_tokens=options.max_new_tokens)
     asked = options.iterations * options.prompts
     order = data.shuffled_passes(len(pool.prompts), asked, seed=job.spec.seed)
-    job.run_dir.write_trained_rows([pool.prompts[at].row.number for at in set(order)])
+    job.note_trained_rows([pool.prompts[at].row.number for at in set(order)])
     trainer = trainer_class(
         job=job,
         options=options,

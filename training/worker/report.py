@@ -100,6 +100,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
         """Mark the checkpoint as whole, last of all."""
+        if not self._job.is_main:
+            return
         folder = self._job.run_dir.checkpoints / f"checkpoint-{state.global_step}"
         self._on_checkpoint(folder)
         (folder / "complete").touch()

@@ -63,7 +63,8 @@ def train(job: Job) -> Mapping[str, Any]:
     if ranked:
         told = {"held_out_accuracy": ranked["accuracy"], "held_out_loss": ranked["loss"]}
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
-    _write_scale(job, ranked)
+    if job.is_main:
+        _write_scale(job, ranked)
     return {**fitted.report(began), "reward_model": ranked}
 
 

@@ -60,8 +60,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainer = _build_trainer(job, options, shared, pool, processes)
     if checkpoint := job.run_dir.newest_checkpoint():
         trainer.load_state(checkpoints.load(checkpoint))
-    if processes.is_main:
-        _note_trained_rows(job, options, pool)
+    _note_trained_rows(job, options, pool)
 
     job.stop.be_patient()
     job.enter_phase("training")
@@ -126,9 +125,7 @@ def _build_trainer(
 def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
     order = PromptOrder(len(pool.prompts), seed=job.spec.seed)
     asked = min(options.iterations * options.rollouts, len(pool.prompts))
-    job.run_dir.write_trained_rows(
-        [pool.prompts[order.at(place)].row.number for place in range(asked)]
-    )
+    job.note_trained_rows([pool.prompts[order.at(place)].row.number for place in range(asked)])
 
 
 def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Processes) -> Trained:
