@@ -71,20 +71,27 @@ class MergedModels:
         return {file.parent.name: file.parent for file in self._folder.glob(f"*/{REPORT_FILE}")}
 
     def _merge(self, version: str, command: list[str]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "training.merging", *command],
-            cwd=PROJECT,
-            env={**os.environ, **worker_environment(THREADS)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        error = None
-        if done.returncode != 0:
-            error = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        error = self._failure(command)
         with self._lock:
             self._work = MergeWork(version, error) if error else None
+
+    def _failure(self, command: list[str]) -> str | None:
+        """Run the merge to its end; what went wrong, if anything did."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(
+                [sys.executable, "-m", "training.merging", *command],
+                cwd=PROJECT,
+                env={**os.environ, **worker_environment(THREADS)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            return str(error)
+        if done.returncode == 0:
+            return None
+        return (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
 
 
 def difference(folder: Path) -> float:

@@ -31,7 +31,8 @@ _KEY = "pipeline"
 class PipelineState:
     """Run ids of the stages that were started, by method.
 
-    `ended` is None while it goes on, afterwards why it does not: empty when all stages succeeded.
+    `ended` is None while it goes on, afterwards why it does not: empty when all stages succeeded,
+    the state of a run that did not, `stopped`, or what was wrong with the next stage.
     """
 
     created_by: str
@@ -43,6 +44,11 @@ class PipelineState:
     def is_active(self) -> bool:
         """More stages are to come, or one is at work."""
         return self.ended is None
+
+    @property
+    def may_go_on(self) -> bool:
+        """It goes on, or would if the run that broke it off were resumed and succeeded."""
+        return self.is_active or self.ended in tuple(RunState)
 
     @property
     def current(self) -> str | None:
@@ -110,7 +116,7 @@ class Pipeline:
     def _on_finished(self, run: Run, _policy: Policy | None) -> None:
         with self._deciding:
             state = self._read()
-            if state is None or not state.is_active or state.current is None:
+            if state is None or not state.may_go_on or state.current is None:
                 return
             if state.run_ids[state.current] != run.id:
                 return
@@ -143,7 +149,7 @@ class Pipeline:
             start=policy.version if policy else state.start,
             reward_run=state.run_ids.get("reward"),
         )
-        state = replace(state, run_ids={**state.run_ids, method: run.id})
+        state = replace(state, run_ids={**state.run_ids, method: run.id}, ended=None)
         self._write(state)
         return state
 

@@ -70,11 +70,20 @@ def merge(base_model: str, adapter: Path, folder: Path) -> MergeReport:
 
 
 def _with_adapter(base_model: str, adapter: Path) -> Any:
+    """Raises `ModelLoadError`."""
     from peft import PeftModel
 
     if tuning_of(adapter) is Tuning.FULL:
         return load_base(adapter)
-    return PeftModel.from_pretrained(load_base(base_model), adapter).eval()
+    base = load_base(base_model)
+    try:
+        return PeftModel.from_pretrained(base, adapter).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelLoadError(
+            "the adapter in {folder} cannot be read: {error}; choose what a run left",
+            folder=adapter,
+            error=error,
+        ) from error
 
 
 def _log_probs(model: Any, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:

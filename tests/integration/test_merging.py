@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from labeling.access import Actor
+from labeling.merged_models import MergedModels, MergeWork, difference
+from store import policies
+from store.db import Store
+from store.errors import BadInput, Conflict, NotAllowed
+from store.records import Role
 from tests.models import build_adapter, build_model
 from training import merging
 from training.merging import REPORT_FILE, MergeFailed, merge
+
+LEAD = Actor("lea", "lea", Role.LEAD)
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +78,59 @@ def test_the_command_line_says_what_is_wrong(
     with pytest.raises(SystemExit) as refused:
         merging.main([str(model), str(tmp_path), str(tmp_path)])
     assert refused.value.code == 2
+
+
+@pytest.fixture
+def models(store: Store, tmp_path: Path, model: Path) -> MergedModels:
+    policies.register(store, base_model=str(model), parent_version=None)
+    adapter = build_adapter(model, tmp_path / "adapter", seed=3)
+    policies.register(
+        store,
+        base_model=str(model),
+        parent_version="pol-000000",
+        adapter_path=str(adapter),
+        adapter_sha256="aa",
+    )
+    return MergedModels(store, tmp_path / "models")
+
+
+def wait(models: MergedModels) -> MergeWork | None:
+    """What is left of the work once it has ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        work = models.work(LEAD)
+        if work is None or work.error is not None:
+            return work
+        time.sleep(0.05)
+    raise TimeoutError("The merge did not end.")
+
+
+def test_a_lead_gets_a_version_as_one_model(models: MergedModels) -> None:
+    models.start(LEAD, "pol-000001")
+    with pytest.raises(Conflict, match="being merged"):
+        models.start(LEAD, "pol-000001")
+    assert wait(models) is None
+    (folder,) = models.folders(LEAD).values()
+    assert (folder / "model.safetensors").exists()
+    assert difference(folder) < 2e-3
+    with pytest.raises(Conflict, match="already"):
+        models.start(LEAD, "pol-000001")
+
+
+def test_a_merge_that_fails_says_why_and_leaves_nothing(
+    models: MergedModels, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    models.start(LEAD, "pol-000001")
+    work = wait(models)
+    assert work is not None
+    assert work.error is not None
+    assert "the adapter in" in work.error
+    assert models.folders(LEAD) == {}
+
+
+def test_the_base_is_no_merge_and_annotators_may_not(models: MergedModels) -> None:
+    with pytest.raises(BadInput, match="base model itself"):
+        models.start(LEAD, "pol-000000")
+    with pytest.raises(NotAllowed):
+        models.start(Actor("ana", "ana", Role.ANNOTATOR), "pol-000001")

@@ -120,6 +120,14 @@ def test_a_stage_that_does_not_succeed_ends_it(bench: Bench) -> None:
     assert [given["method"] for given in bench.launching.launched] == ["sft"]
 
 
+def test_a_stage_that_failed_and_was_resumed_is_followed_by_the_next(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    bench.end("sft", RunState.FAILED)
+    assert not bench.state().is_active
+    bench.end("sft")
+    assert (bench.state().current, bench.state().is_active) == ("reward", True)
+
+
 def test_a_stage_that_cannot_start_ends_it_and_says_why(bench: Bench) -> None:
     bench.launching.refused.add("reward")
     bench.pipeline.start(bench.lead)
