@@ -33,8 +33,9 @@ NAMES = re.compile(
 )
 # All that can be read, piece by piece, but for code and for texts in a language of their own.
 READABLE = """(root) => {
+  // Gradio keeps the words of a progress sign in the page while it is hidden, at opacity 0.
   const ELSEWHERE = "code, pre, script, style, [lang=''], [aria-hidden=true]," +
-    ".wsl-flagged-text [lang], #export-preview th, #import-formats td b";
+    "[data-testid=status-tracker].hide, .wsl-flagged-text [lang], #export-preview th, #import-formats td b";
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const found = [];
   while (walker.nextNode()) {
@@ -92,6 +93,7 @@ def english_on(page: Page) -> list[str]:
     words = r"[A-Za-z]{2,}"
     known = (
         r"[\w./-]*[\d_.][\w./-]*|starter|prompts|trl|model|tiny|sigmoid|lora|prompt|chosen|rejected"
+        r"|[MG]iB"
     )
     return [
         text
