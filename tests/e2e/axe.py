@@ -12,6 +12,9 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 360, "height": 740}
 
+# Until what a page does on a change of its width is laid out.
+NEXT_FRAMES = "() => new Promise(go => requestAnimationFrame(() => requestAnimationFrame(go)))"
+
 
 def assert_accessible(page: Page) -> None:
     """No rule of WCAG 2.2 AA is broken at either width, nor a colour in either mode."""
@@ -22,6 +25,7 @@ def assert_accessible(page: Page) -> None:
     page.emulate_media(color_scheme="light")
     page.wait_for_function("!document.body.matches('.dark')")
     page.set_viewport_size(NARROW)
+    page.evaluate(NEXT_FRAMES)
     found += _broken(page, "narrow, light", {"type": "tag", "values": LEVELS})
     page.set_viewport_size(WIDE)
     assert not found, "\n".join(found)
