@@ -8,9 +8,10 @@ from __future__ import annotations
 import gradio as gr
 
 from labeling.project import Scale
-from labeling.ui.compare import skip_dialog, verdict_buttons
+from labeling.ui import judging
 from labeling.ui.shell import Strings, script_tag
 
+_IDS = "ws-arena"
 _EXAMPLES = ("one", "two", "three")
 MAX_MESSAGE = 20_000
 
@@ -29,7 +30,7 @@ def render() -> None:
 def markup(strings: Strings) -> str:
     """The page before it is known who is here: a frame without a conversation."""
     span, label = strings.span, strings.label
-    verdicts = "".join(verdict_buttons(strings, scale) for scale in Scale)
+    verdicts = "".join(judging.verdict_buttons(strings, scale) for scale in Scale)
     return f"""
 <section class="ws-compare ws-arena" data-state="loading" data-scale="{Scale.PLAIN}"
   data-kind="pair" data-count="2" {label("tab.arena")}>
@@ -85,7 +86,7 @@ def markup(strings: Strings) -> str:
       ><span data-t="arena.send">{strings.text("arena.send")}</span><kbd aria-hidden="true">↵</kbd
       ></button>
   </form>
-  {skip_dialog(strings, "ws-arena-skip")}
+  {judging.skip_dialog(strings, ids=_IDS)}
   {_list_dialog(strings)}
 </section>
 """
