@@ -9,10 +9,11 @@ is new.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -42,13 +43,14 @@ class Claim(NamedTuple):
     gone: list[str]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Task:
     """One comparison's places. A judged or leased place is taken; a skip gives it back.
 
     `era` counts promotions: it tells whether the policy that is live now wrote the responses.
     A reserved one is somebody's own, made and judged elsewhere: it counts, and is handed to nobody.
     A withdrawn one is handed to nobody either, and does not count.
+    Tuples of shared ids: every comparison ever made has one of these, and few people each.
     """
 
     id: str
@@ -57,9 +59,9 @@ class _Task:
     era: int
     is_reserved: bool = False
     is_withdrawn: bool = False
-    judged_by: set[str] = field(default_factory=set)
-    skipped_by: set[str] = field(default_factory=set)
-    leases: dict[str, Lease] = field(default_factory=dict)
+    judged_by: tuple[str, ...] = ()
+    skipped_by: tuple[str, ...] = ()
+    leases: tuple[Lease, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -77,8 +79,23 @@ class _Task:
         return self.is_claimable and not (
             annotator_id in self.judged_by
             or annotator_id in self.skipped_by
-            or annotator_id in self.leases
+            or self.lease_of(annotator_id)
         )
+
+    def lease_of(self, annotator_id: str) -> Lease | None:
+        return next((lease for lease in self.leases if lease.annotator_id == annotator_id), None)
+
+    def hold(self, lease: Lease) -> None:
+        """In place of another of the same annotator, if there is one."""
+        self.let_go(lease.annotator_id)
+        self.leases = (*self.leases, lease)
+
+    def let_go(self, annotator_id: str) -> Lease | None:
+        """The lease that the annotator no longer has, if there was one."""
+        lost = self.lease_of(annotator_id)
+        if lost is not None:
+            self.leases = tuple(lease for lease in self.leases if lease is not lost)
+        return lost
 
 
 class _Line:
@@ -179,8 +196,8 @@ class Assignment:
                     row.created_at,
                     is_reserved=row.reserved_for is not None,
                 )
-                task.judged_by.update(row.annotator_ids)
-                task.skipped_by.update(row.skipped_by)
+                task.judged_by = tuple(map(sys.intern, row.annotator_ids))
+                task.skipped_by = tuple(map(sys.intern, row.skipped_by))
                 self._done += task.is_done
                 if row.is_withdrawn:
                     self._withdraw(task)
@@ -282,7 +299,7 @@ class Assignment:
         """The open lease with this id, if the annotator holds it."""
         with self._lock:
             task = self._held.get(annotator_id, {}).get(lease_id)
-            return task.leases[annotator_id] if task else None
+            return task.lease_of(annotator_id) if task else None
 
     def counts(self) -> PoolCounts:
         """How full the pool is."""
@@ -320,8 +337,8 @@ class Assignment:
         self._done -= task.is_done
         task.is_withdrawn = True
         self._withdrawn += 1
-        for annotator_id in list(task.leases):
-            self._give_back(task, annotator_id)
+        for lease in task.leases:
+            self._give_back(task, lease.annotator_id)
         self._requeue(task)
 
     def _take_in(
@@ -341,7 +358,7 @@ class Assignment:
             for lease in reversed(found):
                 task = self._tasks.get(lease.comparison_id)
                 if task is not None and task.suits(lease.annotator_id):
-                    task.leases[lease.annotator_id] = lease
+                    task.hold(lease)
                     kept.append(lease)
             for lease in reversed(kept):
                 self._hold(self._tasks[lease.comparison_id], lease)
@@ -372,12 +389,12 @@ class Assignment:
 
     def _book(self, task: _Task, annotator_id: str, verdict: Verdict) -> None:
         self._done -= task.is_done
-        task.judged_by.discard(annotator_id)
-        task.skipped_by.discard(annotator_id)
+        task.judged_by = tuple(id for id in task.judged_by if id != annotator_id)
+        task.skipped_by = tuple(id for id in task.skipped_by if id != annotator_id)
         if verdict is Verdict.SKIPPED:
-            task.skipped_by.add(annotator_id)
+            task.skipped_by += (sys.intern(annotator_id),)
         elif verdict is not Verdict.RETRACTED:
-            task.judged_by.add(annotator_id)
+            task.judged_by += (sys.intern(annotator_id),)
         self._done += task.is_done
 
     def _requeue(self, task: _Task) -> None:
@@ -392,12 +409,12 @@ class Assignment:
 
     def _hold(self, task: _Task, lease: Lease) -> None:
         self._give_back(task, lease.annotator_id)
-        task.leases[lease.annotator_id] = lease
+        task.hold(lease)
         self._held.setdefault(lease.annotator_id, {})[lease.id] = task
         self._requeue(task)
 
     def _give_back(self, task: _Task, annotator_id: str) -> None:
-        lease = task.leases.pop(annotator_id, None)
+        lease = task.let_go(annotator_id)
         if lease is not None:
             self._held.get(annotator_id, {}).pop(lease.id, None)
 
@@ -405,7 +422,8 @@ class Assignment:
         now = self._store.clock()
         for annotator_id, own in self._held.items():
             for task in list(own.values()):
-                if task.leases[annotator_id].expires_at <= now:
+                lease = task.lease_of(annotator_id)
+                if lease is not None and lease.expires_at <= now:
                     self._give_back(task, annotator_id)
                     self._requeue(task)
 
@@ -413,7 +431,10 @@ class Assignment:
         """Renew every open lease of the annotator; returns those that the page does not hold."""
         unheld = []
         for lease_id, task in self._held.get(annotator_id, {}).items():
-            task.leases[annotator_id] = renewed = _renewed(task.leases[annotator_id], self._store)
+            lease = task.lease_of(annotator_id)
+            assert lease is not None  # what is held is a task with a lease of its holder
+            renewed = _renewed(lease, self._store)
+            task.hold(renewed)
             if lease_id not in held:
                 unheld.append(renewed)
         return unheld

@@ -265,7 +265,8 @@ def _sign_in(page: Page, url: str) -> None:
 @contextmanager
 def _open_browser() -> Iterator[Browser]:
     with sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=chromium_path(api), args=CHROMIUM_FLAGS)
+        path = chromium_path(api, "chromium")
+        browser = api.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         try:
             yield browser
         finally:

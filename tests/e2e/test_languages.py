@@ -35,7 +35,8 @@ NAMES = re.compile(
 READABLE = """(root) => {
   // Gradio keeps the words of a progress sign in the page while it is hidden, at opacity 0.
   const ELSEWHERE = "code, pre, script, style, [lang=''], [aria-hidden=true]," +
-    "[data-testid=status-tracker].hide, .wsl-flagged-text [lang], #export-preview th, #import-formats td b";
+    "[data-testid=status-tracker].hide, .wsl-flagged-text [lang], #export-preview th," +
+    "#import-formats td b";
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const found = [];
   while (walker.nextNode()) {
