@@ -395,6 +395,8 @@
         lacking = missing.name;
         paintHint();
         say(part.hint.textContent);
+        // The hint may have taken the room that it was scrolled into.
+        missing.node.scrollIntoView({ block: "nearest" });
         return;
       }
       notes.tidy();

@@ -1,6 +1,7 @@
 """The Arena tab: its static markup. `assets/scripts/arena.js` brings it to life.
 
-No Gradio events and no state, as on the Compare tab; its verdicts are the same buttons.
+No Gradio events and no state, as on the Compare tab. Verdicts, and what is said beside them, are
+the same there and here.
 """
 
 from __future__ import annotations
