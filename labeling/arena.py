@@ -89,12 +89,15 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class CurrentTurn:
-    """The newest turn as its person may see it; nothing tells where a response is from."""
+    """The newest turn as its person may see it; nothing tells where a response is from.
+
+    The lease is known from the beginning: what is said before the verdict goes by it.
+    """
 
     id: str
     number: int
     state: TurnState
-    lease_id: str | None = None
+    lease_id: str
     responses: Sequence[Text] = ()
     said: Said | None = None
 
@@ -132,6 +135,7 @@ class LiveTurn:
     """A turn in the making, or just made. `stored` is what it became."""
 
     id: str
+    lease_id: str
     annotator_id: str
     step: Step
     order: tuple[int, ...]
@@ -199,7 +203,7 @@ class Arena:
         """Where it stands, a turn in the making included. Raises `NotFound` or `NotAllowed`."""
         live = self._live_of(actor, conversation_id=id)
         if live is not None and not live.is_over:
-            return self._shown(live.step, CurrentTurn(live.id, live.step.number, TurnState.WRITING))
+            return self._writing(live)
         turn = self._own(actor, arena.newest_turn(self._store, id))
         comparison = comparisons.get(self._store, turn.comparison_id)
         prompt = prompts.get(self._store, comparison.prompt_id)
@@ -308,7 +312,9 @@ class Arena:
         self._keep_pace(actor)
         order = [0, 1]
         self._rng.shuffle(order)
-        live = LiveTurn(uuid.uuid4().hex, actor.id, step, tuple(order), self._store.clock())
+        live = LiveTurn(
+            uuid.uuid4().hex, uuid.uuid4().hex, actor.id, step, tuple(order), self._store.clock()
+        )
         versions = self._draw()
         live.answering = Answering(
             self._host,
@@ -331,7 +337,7 @@ class Arena:
                 if self._live.get(actor.id) is live:
                     del self._live[actor.id]
             raise
-        return self._shown(step, CurrentTurn(live.id, step.number, TurnState.WRITING))
+        return self._writing(live)
 
     def _draw(self) -> tuple[str | None, str | None]:
         """The live policy, and one drawn from all that can answer: itself, the previous, the base.
@@ -403,6 +409,7 @@ class Arena:
             comparison,
             live.step.prompt,
             stored,
+            lease_id=live.lease_id,
             order=live.order,
         )
 
@@ -413,10 +420,11 @@ class Arena:
         prompt: Prompt,
         texts: Sequence[Completion],
         *,
+        lease_id: str,
         order: Sequence[int],
     ) -> Lease:
         lease = Lease(
-            uuid.uuid4().hex,
+            lease_id,
             comparison.id,
             turn.annotator_id,
             tuple(order),
@@ -453,6 +461,7 @@ class Arena:
             replace(comparison, id=shorter.comparison_id, completion_ids=tuple(c.id for c in cut)),
             prompts.get(self._store, comparison.prompt_id),
             cut,
+            lease_id=uuid.uuid4().hex,
             order=lease.display_order,
         )
         return shorter
@@ -478,6 +487,10 @@ class Arena:
         if turn.annotator_id != actor.id:
             raise NotAllowed("This conversation is somebody else's.")
         return turn
+
+    def _writing(self, live: LiveTurn) -> Conversation:
+        turn = CurrentTurn(live.id, live.step.number, TurnState.WRITING, live.lease_id)
+        return self._shown(live.step, turn)
 
     def _shown(self, step: Step, turn: CurrentTurn) -> Conversation:
         messages = [

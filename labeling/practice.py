@@ -23,8 +23,18 @@ from store.db import Store
 from store.errors import BadInput, BadRow, Conflict, WhetstoneError
 from store.formats.item import SourceRow
 from store.import_files import RowFile
-from store.practice import NewItem, PracticeItem
-from store.records import Comparison, Completion, Judgment, Lease, Message, Purpose, Split, Verdict
+from store.practice import NewItem
+from store.records import (
+    Comparison,
+    Completion,
+    Judgment,
+    Lease,
+    Message,
+    PracticeItem,
+    Purpose,
+    Split,
+    Verdict,
+)
 
 MAX_TEXT = 20_000
 MAX_EXPLANATION = 4000
@@ -154,9 +164,9 @@ class Practice:
     def set_active(self, actor: Actor, id: str, is_active: bool) -> None:
         """Give an item to people, or to nobody any more; its answers stay. Raises `NotFound`."""
         require_lead(actor, "change practice items")
-        practice.set_active(self._store, id, is_active)
+        changed = practice.set_active(self._store, id, is_active)
         with self._lock:
-            self._items[id] = self._items[id]._replace(is_active=is_active)
+            self._items[id] = changed
 
     def listed(self, actor: Actor) -> list[Listed]:
         """Every item, oldest first."""

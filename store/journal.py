@@ -1,4 +1,4 @@
-"""The journal: JSON Lines beside the database with what people judge and what they say of it.
+"""The journal: JSON Lines beside the database with what people judge, say and decide.
 
 Owns the form of a line and the reading of a file; knows no SQL. A line has a `kind` and an `id`;
 one without a kind is a judgment, as the first version wrote them.
@@ -19,13 +19,16 @@ from store.records import (
     Comparison,
     Completion,
     CriterionJudgment,
+    Decision,
     Flag,
     Judgment,
     Lease,
     Message,
+    PracticeItem,
     Prompt,
     Purpose,
     RatingScale,
+    Review,
     Split,
     Verdict,
 )
@@ -34,13 +37,16 @@ from store.records import (
 class Kind(StrEnum):
     """What a line holds. Evidence is a comparison with its prompt and its completions.
 
-    A completion by itself is one that a person wrote with a judgment.
+    A completion by itself is one that a person wrote with a judgment. A practice item has one line
+    when it is written and one each time that it is given to people or taken back.
     """
 
     EVIDENCE = "evidence"
     LEASE = "lease"
     COMPLETION = "completion"
     JUDGMENT = "judgment"
+    REVIEW = "review"
+    PRACTICE = "practice"
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,17 @@ class Evidence:
     completions: tuple[Completion, ...]
     created_at: datetime
     arena: ArenaTurn | None = None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A review, with the newest judgment of its comparison that its lead saw.
+
+    A seq is another one where judgments had to be put back; an id stays what it is.
+    """
+
+    review: Review
+    seen_judgment_id: str | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,19 @@ def judgment_line(judgment: Judgment) -> str:
         if name in values:
             values[name] = [asdict(part) for part in values[name]]
     return _text(Kind.JUDGMENT, values)
+
+
+def review_line(decided: Decided) -> str:
+    """To be journalled with the change that stores the review."""
+    values = {**asdict(decided.review), "seen_judgment_id": decided.seen_judgment_id}
+    del values["seen_seq"]
+    return _text(Kind.REVIEW, values)
+
+
+def practice_line(item: PracticeItem) -> str:
+    """To be journalled with the change that stores a practice item, or changes whom it is for."""
+    values = item._asdict()
+    return _text(Kind.PRACTICE, {"id": values.pop("comparison_id"), **values})
 
 
 def read(path: Path, *, start: int = 0) -> Iterator[Line | None]:
@@ -147,6 +177,27 @@ def to_judgment(values: Mapping[str, Any]) -> Judgment:
     given["reasons"] = tuple(given.get("reasons", ()))
     given["flags"] = tuple(Flag(**flag) for flag in given.get("flags", ()))
     return Judgment(**given)
+
+
+def to_decided(values: Mapping[str, Any]) -> Decided:
+    """The review has no `seen_seq` yet. Raises as `to_evidence` does."""
+    given = dict(values)
+    seen_judgment_id = given.pop("seen_judgment_id")
+    given["decision"] = Decision(given["decision"])
+    given["recorded_at"] = datetime.fromisoformat(given["recorded_at"])
+    return Decided(Review(**given), seen_judgment_id)
+
+
+def to_practice(values: Mapping[str, Any]) -> PracticeItem:
+    """Raises as `to_evidence` does."""
+    given = dict(values)
+    changed_at = given.pop("changed_at")
+    return PracticeItem(
+        comparison_id=given.pop("id"),
+        created_at=datetime.fromisoformat(given.pop("created_at")),
+        changed_at=None if changed_at is None else datetime.fromisoformat(changed_at),
+        **given,
+    )
 
 
 def _text(kind: Kind, values: Mapping[str, Any]) -> str:

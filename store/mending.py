@@ -15,10 +15,21 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from store import arena, comparisons, completions, journal, judgments, prompts, rows, settings
+from store import (
+    arena,
+    comparisons,
+    completions,
+    journal,
+    judgments,
+    practice,
+    prompts,
+    reviews,
+    rows,
+    settings,
+)
 from store.db import Cursor, Store
-from store.journal import Evidence, Kind, Line
-from store.records import Completion, Judgment, Lease
+from store.journal import Decided, Evidence, Kind, Line
+from store.records import Completion, Judgment, Lease, PracticeItem
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +38,23 @@ CHUNK_ROWS = 5000
 FINGERPRINT_BYTES = 4096
 _KEY = "journal_mark"
 _JOURNALLED = "journalled"
+Record = Evidence | Lease | Completion | Judgment | Decided | PracticeItem
+# Of what is never changed; in the order in which it is put back.
 _TABLES = {
     Kind.EVIDENCE: "comparisons",
     Kind.LEASE: "leases",
     Kind.COMPLETION: "completions",
     Kind.JUDGMENT: "judgments",
+    Kind.REVIEW: "reviews",
 }
-_RECORDS: dict[Kind, Callable[[Mapping[str, Any]], Evidence | Lease | Completion | Judgment]] = {
+_OF_LEADS = ("reviews", "practice_items")
+_RECORDS: dict[Kind, Callable[[Mapping[str, Any]], Record]] = {
     Kind.EVIDENCE: journal.to_evidence,
     Kind.LEASE: journal.to_lease,
     Kind.COMPLETION: journal.to_completion,
     Kind.JUDGMENT: journal.to_judgment,
+    Kind.REVIEW: journal.to_decided,
+    Kind.PRACTICE: journal.to_practice,
 }
 # What a damaged line leads to; an error of the disk, say, is no fault of a line.
 _UNUSABLE = (
@@ -66,22 +83,24 @@ class _Mark(NamedTuple):
     """Up to where store and journal are known to agree.
 
     All in the first `size` bytes of the journal is in the store, and all `judged` judgments of the
-    page up to `seq` are in the journal. `fingerprint` is a hash of the end of those bytes.
+    page up to `seq` are in the journal. `fingerprint` is a hash of the end of those bytes;
+    `leads` tells how far what leads wrote reached, by table.
     """
 
     size: int
     fingerprint: str
     seq: int
     judged: int
+    leads: Mapping[str, Sequence[int]]
 
 
-_START = _Mark(0, "", 0, 0)
+_START = _Mark(0, "", 0, 0, {})
 
 
 def mend(store: Store) -> Mending:
     """Compare store and journal, and put back in each what only the other has.
 
-    The journal gets back judgments only: their evidence is checkpointed here with all the rest.
+    The journal gets back judgments only: all the rest is checkpointed here.
     """
     with store.read() as cursor:
         mark = _mark(store, cursor)
@@ -131,7 +150,7 @@ def _chunks(lines: Iterable[Line | None]) -> Iterator[list[Line | None]]:
 
 
 def _missing(cursor: Cursor, lines: Sequence[Line]) -> list[Line]:
-    """Those that the store has not, each once."""
+    """Those that the store has not, each once, and what was last said of each practice item."""
     found: list[Line] = []
     for kind, table in _TABLES.items():
         first: dict[str, Line] = {}
@@ -140,7 +159,8 @@ def _missing(cursor: Cursor, lines: Sequence[Line]) -> list[Line]:
                 first.setdefault(line.id, line)
         known = rows.known_ids(cursor, table, first) if first else set()
         found.extend(line for id, line in first.items() if id not in known)
-    return found
+    last = {line.id: line for line in lines if line.kind is Kind.PRACTICE}
+    return [*found, *last.values()]
 
 
 def _restore(store: Store, lines: Sequence[Line]) -> tuple[int, int]:
@@ -157,7 +177,7 @@ def _restore(store: Store, lines: Sequence[Line]) -> tuple[int, int]:
     return sum(line.kind is Kind.JUDGMENT for line in lines), 0
 
 
-def _insert(cursor: Cursor, records: Sequence[Evidence | Lease | Completion | Judgment]) -> None:
+def _insert(cursor: Cursor, records: Sequence[Record]) -> None:
     evidence = [record for record in records if isinstance(record, Evidence)]
     if evidence:
         now = evidence[0].created_at
@@ -168,6 +188,8 @@ def _insert(cursor: Cursor, records: Sequence[Evidence | Lease | Completion | Ju
     completions.insert_new(cursor, [r for r in records if isinstance(r, Completion)])
     comparisons.insert_leases(cursor, [r for r in records if isinstance(r, Lease)])
     judgments.insert_imported(cursor, [r for r in records if isinstance(r, Judgment)])
+    reviews.restore(cursor, [r for r in records if isinstance(r, Decided)])
+    practice.restore(cursor, [r for r in records if isinstance(r, PracticeItem)])
 
 
 def _nothing(_: Cursor) -> None:
@@ -177,22 +199,30 @@ def _nothing(_: Cursor) -> None:
 def _mark(store: Store, cursor: Cursor) -> _Mark:
     """The one in the store, as long as both sides still are what it speaks of."""
     values = settings.get(store, _KEY, None)
-    if values is None:
+    if values is None or values.keys() != set(_Mark._fields):  # older versions noted less
         return _START
     mark = _Mark(**values)
     is_same_journal = _fingerprint(store.journal_path, mark.size) == mark.fingerprint
-    is_same_store = judgments.extent(cursor, up_to=mark.seq) == (mark.seq, mark.judged)
-    if is_same_journal and is_same_store:
+    if is_same_journal and _has_all(cursor, mark):
         return mark
     log.warning("%s is not the one compared last; reading all of it", store.journal_path)
     return _START
+
+
+def _has_all(cursor: Cursor, mark: _Mark) -> bool:
+    """Whether the store still has what it had."""
+    return judgments.extent(cursor, up_to=mark.seq) == (mark.seq, mark.judged) and all(
+        rows.extent(cursor, table, up_to=seq) == (seq, count)
+        for table, (seq, count) in mark.leads.items()
+    )
 
 
 def _note(cursor: Cursor, *, path: Path) -> None:
     """Store and journal agree now, and nothing is being written."""
     size = path.stat().st_size
     seq, judged = judgments.extent(cursor)
-    mark = _Mark(size, _fingerprint(path, size), seq, judged)
+    leads = {table: rows.extent(cursor, table) for table in _OF_LEADS}
+    mark = _Mark(size, _fingerprint(path, size), seq, judged, leads)
     settings.put_within(cursor, _KEY, mark._asdict())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 
 class Message(TypedDict):
@@ -284,6 +284,22 @@ class Review:
     recorded_at: datetime
     note: str | None = None
     seen_seq: int = 0
+
+
+class PracticeItem(NamedTuple):
+    """What is expected of a comparison, and why; without a completion a tie is.
+
+    Only an active one is given to people who have not answered it; `changed_at` is when that was
+    last changed, None if never.
+    """
+
+    comparison_id: str
+    expected_completion_id: str | None
+    explanation: str
+    created_by: str
+    created_at: datetime
+    is_active: bool = True
+    changed_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ Decisions are append-only; the latest one on a comparison holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from store import journal
 from store.db import Cursor, Store
+from store.journal import Decided
 from store.records import Decision, Flag, Review
 
 _COLUMNS = "id, comparison_id, decision, annotator_id, recorded_at, note, seen_seq"
@@ -83,13 +86,31 @@ _STAGES = f"""
 
 
 def record(store: Store, review: Review) -> None:
-    """Append a decision."""
+    """Append a decision; durable, and journalled, when it returns."""
+    decided = Decided(review, _seen_judgment_id(store, review))
+    store.write(lambda cursor: _insert(cursor, review), journal=[journal.review_line(decided)])
+
+
+def restore(cursor: Cursor, decided: Sequence[Decided]) -> None:
+    """Append decisions within a change, after the judgments that their leads saw."""
+    for review, seen_id in ((d.review, d.seen_judgment_id) for d in decided):
+        row = cursor.execute("SELECT seq FROM judgments WHERE id = ?", [seen_id]).fetchone()
+        _insert(cursor, replace(review, seen_seq=row[0] if row else 0))
+
+
+def _seen_judgment_id(store: Store, review: Review) -> str | None:
+    with store.read() as cursor:
+        row = cursor.execute(
+            "SELECT id FROM judgments WHERE comparison_id = ? AND seq <= ? AND source = 'page'"
+            " ORDER BY seq DESC LIMIT 1",
+            [review.comparison_id, review.seen_seq],
+        ).fetchone()
+    return row[0] if row else None
+
+
+def _insert(cursor: Cursor, review: Review) -> None:
     values = [getattr(review, name) for name in _COLUMNS.split(", ")]
-
-    def change(cursor: Cursor) -> None:
-        cursor.execute(f"INSERT INTO reviews ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-
-    store.write(change)
+    cursor.execute(f"INSERT INTO reviews ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def latest(store: Store, comparison_ids: Sequence[str]) -> dict[str, Review]:

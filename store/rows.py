@@ -6,9 +6,16 @@ Knows SQL types and lists of values; knows no table of the domain.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from store.db import Cursor
+
+
+class Extent(NamedTuple):
+    """The highest seq of an append-only table, and how many rows there are up to it."""
+
+    seq: int
+    rows: int
 
 
 def insert(
@@ -32,3 +39,13 @@ def known_ids(cursor: Cursor, table: str, ids: Iterable[str]) -> set[str]:
         [list(ids)],
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def extent(cursor: Cursor, table: str, *, up_to: int | None = None) -> Extent:
+    """How far the table reaches, all of it or its rows with a seq up to `up_to`."""
+    row = cursor.execute(
+        f"SELECT coalesce(max(seq), 0), count(*) FROM {table}"
+        " WHERE $up_to IS NULL OR seq <= $up_to",
+        {"up_to": up_to},
+    ).fetchone()
+    return Extent(*row) if row else Extent(0, 0)

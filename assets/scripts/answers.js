@@ -6,7 +6,7 @@
 "use strict";
 
 (() => {
-  const { el, t, locale, drafts } = Whetstone;
+  const { el, t, drafts } = Whetstone;
 
   const RATINGS = { thumbs: [0, 1], five_point: [1, 2, 3, 4, 5] };
   const COMPARISONS = {
@@ -19,7 +19,8 @@
   };
   const LETTERS = "ABCDEFGHI";
 
-  Whetstone.answers = (() => {
+  /** For one page, which draws an item's steps anew whenever its language changes. */
+  Whetstone.makeAnswers = () => {
     let item = null;
     let steps = []; // {name (null: the rating itself), scale, place (null: both), isRequired, node}
     let at = -1; // the step at hand; -1 when it is the verdict's turn
@@ -193,10 +194,6 @@
       });
     }
 
-    locale.onChange(() => {
-      if (item) Whetstone.compare.repaint();
-    });
-
     return {
       show,
       clear,
@@ -207,5 +204,5 @@
         return at >= 0;
       },
     };
-  })();
+  };
 })();

@@ -6,10 +6,15 @@
 "use strict";
 
 (() => {
-  const { call, el, say, t, uuid, wait, backoff, deferred, remembered, locale } = Whetstone;
-  const { keys, outbox, guidelines, makeStopwatch, VERDICTS } = Whetstone;
+  const { call, el, say, t, uuid, wait, backoff, deferred, remembered, locale, clipboard } = Whetstone;
+  const { keys, outbox, guidelines, drafts, reading, makeStopwatch, VERDICTS } = Whetstone;
 
-  const REASONS = ["too_long", "off_topic", "not_my_language", "need_expertise", "broken", "other"];
+  const SCROLLS = { down: 0.15, up: -0.15, page_down: 0.9, page_up: -0.9 };
+  const NOTES = ["why", "flag", "rewrite"];
+  const OF_ITEM = new Set([...Object.keys(VERDICTS), ...NOTES, "criteria"]);
+  const OF_PAGE = new Set([...Object.keys(SCROLLS), "undo", "raw", "diff", "keys"]);
+  const NARROW = matchMedia("(max-width: 720px)");
+  const OWN = { n: "new", o: "list", a: "again", "/": "compose" };
 
   Whetstone.arena = (() => {
     let root = null;
@@ -24,7 +29,14 @@
     let note = null; // () => text
     let isInView = false;
     let isLoading = false; // the policy; it answers when it is there
+    let item = null; // the turn, as answers and notes take it; null when there is none to judge
+    let lacking = null; // the criterion that the verdict waits for, once it was tried
+    const given = new Map(); // judgment id -> the draft that it was made of, or null
     const stopwatch = makeStopwatch();
+    const answers = Whetstone.makeAnswers();
+    const notes = Whetstone.makeNotes();
+    const skip = Whetstone.makeSkip((said) => judge("skip", said));
+    const keyList = Whetstone.makeKeyList();
 
     function mount(element) {
       root = element.querySelector(".ws-arena");
@@ -40,12 +52,12 @@
       for (const button of root.querySelectorAll("[data-example]")) {
         button.addEventListener("click", () => ask(t(`arena.example_${button.dataset.example}`)));
       }
-      for (const button of part.skip.querySelectorAll("[data-reason]")) {
-        button.addEventListener("click", () => chooseReason(button.dataset.reason));
-      }
-      part.skip.addEventListener("keydown", onSkipKey);
-      part.skip_form.addEventListener("submit", sendOtherReason);
-      for (const dialog of [part.skip, part.list]) {
+      notes.mount(root, part);
+      placeCriteria();
+      NARROW.addEventListener("change", placeCriteria);
+      skip.mount(part);
+      keyList.mount(part.keys, part.keys_said);
+      for (const dialog of [part.skip, part.list, part.keys]) {
         dialog.addEventListener("click", (event) => {
           if (event.target === dialog) dialog.close();
         });
@@ -69,6 +81,12 @@
       keys.print(root);
       open();
       paint();
+    }
+
+    /** On a narrow page they scroll with the responses, which need the room. */
+    function placeCriteria() {
+      if (NARROW.matches) part.columns.after(part.criteria);
+      else part.bar.before(part.criteria);
     }
 
     /** Once it is known who is here: back to where the person was. */
@@ -235,6 +253,7 @@
       if (!["writing", "ready", "asking"].includes(phase)) return;
       const { turn, messages } = conversation;
       leave();
+      drafts.forget(turn.lease_id);
       remembered.set(sentKey(), JSON.stringify({ text: messages.at(-1).text, number: turn.number }));
       try {
         show(await call("POST", `/api/arena/turns/${turn.id}/again`));
@@ -349,6 +368,7 @@
 
     /** No responses: the message is back in the composer, the conversation where it was. */
     async function fail({ problem, text, limit_tokens: n }) {
+      drafts.forget(conversation.turn.lease_id);
       const why = () => {
         const known = t(`arena.problem_${problem}`, { n });
         return text ? `${known} ${text}` : known;
@@ -365,12 +385,28 @@
     // Judging
 
     function judge(choice, said = { ...VERDICTS[choice] }) {
-      if (phase !== "ready" && phase !== "writing") return;
+      if (!item) return;
       if (sides.some(({ text }) => !text.trim())) {
         tell(() => t("arena.wait_first"));
         return;
       }
-      const verdict = { choice, said, duration_ms: stopwatch.read(), guidelines_version: guidelines.version };
+      const missing = choice === "skip" ? null : answers.missing();
+      if (missing) {
+        lacking = missing.name;
+        paintHint();
+        say(part.hint.textContent);
+        // The hint may have taken the room that it was scrolled into.
+        missing.node.scrollIntoView({ block: "nearest" });
+        return;
+      }
+      notes.tidy();
+      const verdict = {
+        said,
+        notes: drafts.notesOf(item),
+        lease_id: item.lease_id,
+        duration_ms: stopwatch.read(),
+        guidelines_version: guidelines.version,
+      };
       if (phase === "ready") {
         commit(verdict, conversation.turn);
         return;
@@ -421,9 +457,11 @@
       return true;
     }
 
-    function commit({ choice, said, duration_ms, guidelines_version }, turn) {
+    /** `lease_id` is that of the turn as it was being written; only a part of it may be judged. */
+    function commit({ said, notes: noted, lease_id, duration_ms, guidelines_version }, turn) {
       const id = uuid();
-      outbox.add("judgment", id, { lease_id: turn.lease_id, ...said, duration_ms, guidelines_version });
+      outbox.add("judgment", id, { lease_id: turn.lease_id, ...said, ...noted, duration_ms, guidelines_version });
+      given.set(id, drafts.take({ lease_id }));
       const { verdict, place, strength } = said;
       // After a tie a coin says which goes on; the server tosses the same one.
       const nextPlace = verdict === "tie" ? id.charCodeAt(id.length - 1) % 2 : place;
@@ -479,51 +517,42 @@
       conversation.turn.said = null;
       conversation.turn.state = "ready";
       goOnWith = null;
+      drafts.putBack(itemOf(conversation), given.get(said.judgment_id));
       become("ready");
+      if (!given.has(said.judgment_id)) fetchNotes(said.judgment_id);
       tell(() => t("say.restored"));
       stopwatch.reset();
       watchTime();
       if (reply && (await reply) === null) load(conversation.id);
     }
 
-    function openSkip() {
-      if (phase !== "ready" && phase !== "writing") return;
-      part.skip_form.reset();
-      part.skip_form.hidden = true;
-      part.skip.showModal();
-    }
-
-    function onSkipKey(event) {
-      if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.target.closest("input, textarea")) return;
-      const reason = REASONS[Number(event.key) - 1];
-      if (!reason) return;
-      event.preventDefault();
-      chooseReason(reason);
-    }
-
-    function chooseReason(reason) {
-      if (reason === "other") {
-        part.skip_form.hidden = false;
-        part.skip_text.focus();
-        return;
+    /** What was said beside a verdict that was given before this page was loaded. */
+    async function fetchNotes(judgmentId) {
+      const undone = item;
+      try {
+        const { said } = await call("GET", `/api/judging/judgments/${judgmentId}`);
+        if (item !== undone || drafts.has(undone.lease_id)) return;
+        drafts.putBack(undone, drafts.fromSaid(undone, said));
+        showItem();
+      } catch {
+        /* The verdict can be given anew without them. */
       }
-      part.skip.close();
-      judge("skip", { ...VERDICTS.skip, reason });
-    }
-
-    function sendOtherReason(event) {
-      event.preventDefault();
-      const text = part.skip_text.value.trim();
-      part.skip.close();
-      judge("skip", { ...VERDICTS.skip, reason: text ? `other: ${text}` : "other" });
     }
 
     // Acting
 
     function act(name, button = null) {
-      if (name === "skip") openSkip();
+      if (name === "skip") item && skip.open();
       else if (name in VERDICTS) judge(name);
+      else if (name === "criteria") answers.advance();
+      else if (NOTES.includes(name)) notes.toggle(name);
+      else if (name === "close_notes") notes.close();
+      else if (name === "drop_rewrite") notes.drop();
+      else if (name === "raw") reading.toggleRaw();
+      else if (name === "diff") reading.toggleDiff();
+      else if (name === "keys") keyList.show();
+      else if (name in SCROLLS) scrollBy(SCROLLS[name]);
+      else if (name.startsWith("copy_")) clipboard.copy(sides[Number(name.slice(-1))]?.text ?? "", button);
       else if (name === "stop") stop();
       else if (name === "again") again();
       else if (name === "undo") undo();
@@ -550,28 +579,36 @@
     }
 
     function onKey(event) {
-      if (!isInFront() || event.defaultPrevented || event.isComposing || event.repeat) return;
+      if (!isInFront() || event.defaultPrevented || event.isComposing) return;
       if (event.target.closest?.("input, textarea, select, [contenteditable]:not([contenteditable=false])")) return;
       if (document.querySelector("dialog[open]") || event.altKey) return;
       const isUndo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey;
       if ((event.ctrlKey || event.metaKey) && !isUndo) return;
       const key = keys.read(event);
       const isOnTab = event.target.closest?.("[role=tab], [data-wide]");
-      if (key.startsWith("Arrow") && (isOnTab || !["ready", "writing"].includes(phase))) return;
+      if (key.startsWith("Arrow") && (isOnTab || !item)) return;
+      if (!event.repeat && item && !isOnTab && onAnswerKey(key)) {
+        event.preventDefault();
+        return;
+      }
       const name = isUndo ? "undo" : actOf(key);
-      if (!name) return;
+      if (!name || (event.repeat && !(name in SCROLLS))) return;
       event.preventDefault();
       if (name === "compose") focusComposer();
       else act(name);
     }
 
+    /** Numbers answer the criterion at hand; whether the key was taken. */
+    function onAnswerKey(key) {
+      if (key === "Backspace") return answers.advance(-1);
+      return /^[1-9]$/.test(key) && answers.onDigit(key);
+    }
+
     function actOf(key) {
-      const common = { n: "new", o: "list", a: "again", "/": "compose" };
-      const isOpen = phase === "ready" || phase === "writing";
-      const judging = keys.actionOf(key, isOpen ? root.dataset.scale : undefined);
       if (phase === "asking" && ["1", "2"].includes(key)) return { 1: "go_on_0", 2: "go_on_1" }[key];
-      if (judging === "undo" || (isOpen && judging in VERDICTS)) return judging;
-      return (isOpen && key === "Escape" ? "stop" : null) ?? common[key];
+      const name = keys.actionOf(key, item ? root.dataset.scale : undefined);
+      if (OF_PAGE.has(name) || (item && OF_ITEM.has(name))) return name;
+      return item && key === "Escape" ? "stop" : OWN[key];
     }
 
     // Earlier conversations
@@ -642,6 +679,7 @@
       root.querySelector("[data-act=stop]").hidden = phase !== "writing";
       paintMessages();
       paintSides();
+      paintItem();
       paintHint();
       paintNote();
       paintStatus();
@@ -653,6 +691,10 @@
       const last = part.messages.lastElementChild;
       const isReading = !part.columns.hidden && last;
       part.scroll.scrollTop = isReading ? last.offsetTop - part.scroll.offsetTop - 8 : part.scroll.scrollHeight;
+    }
+
+    function scrollBy(screens) {
+      part.scroll.scrollBy({ top: screens * part.scroll.clientHeight, behavior: "instant" });
     }
 
     function focusComposer() {
@@ -685,12 +727,56 @@
       return node;
     }
 
-    function paintSides() {
-      bodies.forEach((_, place) => paintSide(place));
+    /** What is said beside a verdict belongs to one turn, from its first words to the verdict. */
+    function paintItem() {
+      const isOpen = phase === "writing" || phase === "ready";
+      const shown = isOpen ? itemOf(conversation) : null;
+      if (shown?.lease_id === item?.lease_id) return;
+      item = shown;
+      showItem();
     }
 
+    const itemOf = ({ turn, language, messages }) => ({
+      lease_id: turn.lease_id,
+      language,
+      messages,
+      get responses() {
+        return sides;
+      },
+    });
+
+    function showItem() {
+      lacking = null;
+      notes.show(item);
+      paintAnswers();
+    }
+
+    function paintAnswers() {
+      const places = { box: part.criteria, feet: [] };
+      if (item) answers.show(item, { ...places, isRating: false, whenDone: lackNothing });
+      else answers.clear(places);
+    }
+
+    function lackNothing() {
+      lacking = null;
+      paintHint();
+    }
+
+    function paintSides() {
+      const areDone = sides.length > 0 && sides.every(({ isDone }) => isDone);
+      const done = areDone ? doneNodes(sides) : [];
+      bodies.forEach((_, place) => paintSide(place, done[place]));
+      reading.press(root);
+    }
+
+    const doneNodes = (responses) =>
+      reading.bodies(
+        { responses, language: conversation?.language ?? null },
+        responses.map(({ html, text }) => proseNode(html, text)),
+      );
+
     /** Text that is still written is one text node that grows; all else is drawn once, at its end. */
-    function paintSide(place) {
+    function paintSide(place, done = null) {
       const side = sides[place];
       const section = bodies[place].closest(".ws-response");
       section.toggleAttribute("data-writing", Boolean(side) && !side.isDone && phase === "writing");
@@ -699,19 +785,20 @@
         bodies[place].replaceChildren();
         return;
       }
-      const node = proseNode(side.isDone ? side.html : null, side.text);
-      side.node = side.isDone ? null : node;
-      bodies[place].replaceChildren(node);
+      side.node = side.isDone ? null : proseNode(null, side.text);
+      bodies[place].replaceChildren(side.node ?? done ?? doneNodes([side])[0]);
     }
 
     function paintHint() {
       const isShort = phase === "writing" && sides.some(({ text }) => !text.trim());
       const writing = !isShort ? "arena.judge_early" : isLoading ? "arena.loading" : "arena.writing";
       const hint = { writing, settling: "arena.settling" }[phase];
-      const text = hint ? t(hint) : "";
+      const text = lacking ? t("criteria.missing", { name: lacking }) : hint ? t(hint) : "";
       if (part.hint.textContent !== text) part.hint.textContent = text;
-      for (const button of part.bar.querySelectorAll(".ws-verdict, [data-act=skip]")) {
-        button.setAttribute("aria-disabled", String(isShort || phase === "settling"));
+      for (const button of root.querySelectorAll("[data-needs-item]")) {
+        const { act: name } = button.dataset;
+        const isOff = name.startsWith("copy_") ? isShort : !item || (name in VERDICTS && isShort);
+        button.setAttribute("aria-disabled", String(isOff));
       }
       watchTime();
     }
@@ -746,11 +833,13 @@
       }),
     );
     keys.onChange(() => root && keys.print(root));
+    reading.onChange(() => root && paintSides());
     locale.onChange(() => {
       if (!root) return;
       locale.translate(root);
       part.text.placeholder = t("arena.placeholder");
       paintMessages();
+      paintAnswers();
       paintHint();
       paintNote();
       paintStatus();

@@ -2,12 +2,11 @@
 "use strict";
 
 (() => {
-  const { el, say, t, clipboard, deferred, remembered, locale, keys, outbox } = Whetstone;
-  const { supply, guidelines, drafts, judging, stopwatch, answers, ranking, notes, VERDICTS } = Whetstone;
-  const { practice, pace, keyList, tour } = Whetstone;
+  const { el, say, t, clipboard, deferred, locale, keys, outbox } = Whetstone;
+  const { supply, guidelines, drafts, judging, stopwatch, reading, ranking, VERDICTS } = Whetstone;
+  const { practice, pace, tour } = Whetstone;
 
   const SCROLLS = { down: 0.15, up: -0.15, page_down: 0.9, page_up: -0.9 };
-  const REASONS = ["too_long", "off_topic", "not_my_language", "need_expertise", "broken", "other"];
 
   Whetstone.compare = (() => {
     let root = null;
@@ -16,13 +15,15 @@
     let prepared = new WeakMap(); // item -> its nodes, built while the one before is read
     let isScrolled = false;
     let isInView = false;
-    let isRaw = remembered.get("raw") === "yes";
-    let isDiff = false;
     let isExpanded = false;
     let isRestoring = false;
     let flashTimer = 0;
     let note = () => "";
     let confirmed = null; // the item whose unchanged order was asked about
+    const answers = Whetstone.makeAnswers();
+    const notes = Whetstone.makeNotes();
+    const skip = Whetstone.makeSkip((said) => send("skip", said));
+    const keyList = Whetstone.makeKeyList();
 
     /** Follow what the project asks for. */
     function setProject() {
@@ -55,11 +56,6 @@
           act(button.dataset.act, button);
         });
       }
-      for (const button of part.skip.querySelectorAll("[data-reason]")) {
-        button.addEventListener("click", () => chooseReason(button.dataset.reason));
-      }
-      part.skip.addEventListener("keydown", onSkipKey);
-      part.skip_form.addEventListener("submit", sendOtherReason);
       for (const dialog of [part.skip, part.keys, part.guidelines]) {
         dialog.addEventListener("click", (event) => {
           if (event.target === dialog) dialog.close();
@@ -67,6 +63,7 @@
       }
       linkScrolling(part.bodies);
       notes.mount(root, part);
+      skip.mount(part);
       practice.mount(root, part);
       pace.mount(part);
       keyList.mount(part.keys, part.keys_said);
@@ -95,7 +92,7 @@
       if (practice.isAnswered(shown) && actOnAnswered(name, isVerdict)) return;
       if (name in VERDICTS) {
         if (!supply.current || isRestoring) return;
-        if (name === "skip") openSkip();
+        if (name === "skip") skip.open();
         else if (isReady(name)) send(name);
       } else if (name === "submit") submit();
       else if (name === "later") goOn();
@@ -105,8 +102,8 @@
       else if (["why", "flag", "rewrite"].includes(name)) notes.toggle(name);
       else if (name === "close_notes") notes.close();
       else if (name === "drop_rewrite") notes.drop();
-      else if (name === "raw") toggleRaw();
-      else if (name === "diff") toggleDiff();
+      else if (name === "raw") reading.toggleRaw();
+      else if (name === "diff") reading.toggleDiff();
       else if (name === "expand") toggleExpanded();
       else if (name === "keys") keyList.show();
       else if (name === "tour") startTour();
@@ -250,56 +247,6 @@
 
     const isList = () => shown !== null && shown !== undefined && shown.responses.length > 2;
 
-    function openSkip() {
-      part.skip_form.reset();
-      part.skip_form.hidden = true;
-      part.skip.showModal();
-    }
-
-    function onSkipKey(event) {
-      if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.target.closest("input, textarea")) return;
-      const reason = REASONS[Number(keys.read(event)) - 1];
-      if (!reason) return;
-      event.preventDefault();
-      chooseReason(reason);
-    }
-
-    /** Chromium leaves the focus in a closed dialog until it paints: the next key would go there. */
-    function closeSkip() {
-      part.skip.close();
-      if (part.skip.contains(document.activeElement)) document.activeElement.blur();
-    }
-
-    function chooseReason(reason) {
-      if (reason !== "other") {
-        closeSkip();
-        send("skip", { ...VERDICTS.skip, reason });
-        return;
-      }
-      part.skip_form.hidden = false;
-      part.skip_text.focus();
-    }
-
-    function sendOtherReason(event) {
-      event.preventDefault();
-      const text = part.skip_text.value.trim();
-      closeSkip();
-      send("skip", { ...VERDICTS.skip, reason: text ? `other: ${text}` : "other" });
-    }
-
-    function toggleRaw() {
-      isRaw = !isRaw;
-      remembered.set("raw", isRaw ? "yes" : "no");
-      if (shown) paintResponses(shown);
-    }
-
-    /** Stays on from item to item until it is turned off, as raw text does. */
-    function toggleDiff() {
-      isDiff = !isDiff;
-      if (shown) paintResponses(shown);
-    }
-
     function toggleExpanded() {
       if (isList()) ranking.unfoldCurrent();
       isExpanded = !isExpanded;
@@ -374,7 +321,7 @@
       root.dataset.count = String(item.responses.length);
       part.notice.hidden = true;
       part.messages.replaceChildren(...nodes.turns);
-      if (isList()) ranking.show(part.list, item, item.responses.map(bodyOf(item)), { isRanking: kind === "ranking" });
+      if (isList()) ranking.show(part.list, item, bodiesOf(item), { isRanking: kind === "ranking" });
       else {
         if (!part.list.hidden) ranking.clear();
         paintResponses(item);
@@ -460,40 +407,15 @@
       return el("div", { class: "ws-turn", "data-role": message.role }, role, text);
     }
 
-    function diffOf(item) {
-      const [a, b] = item.responses.map((response) => response.text);
-      return Whetstone.diff.compare(a, b, item.language).map((pieces) => {
-        const text = el("div", { class: "ws-prose ws-diff", dir: "auto", lang: item.language });
-        text.append(
-          ...pieces.map((piece) => (piece.isShared ? piece.text : el("mark", {}, piece.text))),
-        );
-        return text;
-      });
-    }
-
-    /** How a response is shown now: rendered, raw, or with its differing words marked. */
-    function bodyOf(item) {
-      const differing = isDiff && item.responses.length === 2 ? diffOf(item) : null;
-      return (response, place) => {
-        if (!response.text.trim()) return el("p", { class: "ws-quiet" }, t("response.empty"));
-        if (differing) return differing[place];
-        if (!isRaw) return prepared.get(item).responses[place];
-        const raw = el("pre", { class: "ws-raw", dir: "auto", lang: item.language });
-        raw.textContent = response.text;
-        return raw;
-      };
-    }
+    const bodiesOf = (item) => reading.bodies(item, prepared.get(item).responses);
 
     function paintResponses(item) {
-      const bodies = item.responses.map(bodyOf(item));
+      const bodies = bodiesOf(item);
       if (isList()) {
         ranking.bodies().forEach((node, place) => node.replaceChildren(bodies[place]));
         ranking.fold();
       } else bodies.forEach((body, place) => part.bodies[place].replaceChildren(body));
-      for (const button of root.querySelectorAll("[data-act=raw]")) {
-        button.setAttribute("aria-pressed", String(isRaw));
-      }
-      root.querySelector("[data-act=diff]").setAttribute("aria-pressed", String(isDiff));
+      reading.press(root);
     }
 
     function paintFold() {
@@ -681,6 +603,7 @@
       paintStatusSoon();
     });
     guidelines.onChange(paintGuidelines);
+    reading.onChange(() => shown && paintResponses(shown));
     keys.onChange(() => root && keys.print(root));
     outbox.onChange(paintStatusSoon);
     locale.onChange(retranslate);

@@ -4,7 +4,8 @@
 (() => {
   const { t, say, keys, locale } = Whetstone;
 
-  Whetstone.keyList = (() => {
+  /** For one page, and its dialog. */
+  Whetstone.makeKeyList = () => {
     let dialog = null;
     let said = null;
     let waiting = null; // the button whose action gets the next key
@@ -26,7 +27,8 @@
     }
 
     const nameOf = (id) =>
-      [...dialog.querySelectorAll("[data-rebind]")]
+      // Another page's keys may be in the way of one, under the name that its list gives them.
+      [...document.querySelectorAll("[data-rebind]")]
         .find((button) => button.dataset.rebind === id)
         ?.closest("dd")
         .querySelector("[data-t]").textContent ?? t(`verdict.${id.slice(id.indexOf(".") + 1)}`);
@@ -96,5 +98,5 @@
     locale.onChange(paint);
 
     return { mount, show };
-  })();
+  };
 })();

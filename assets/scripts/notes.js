@@ -8,7 +8,8 @@
   const PANELS = ["why", "flag", "rewrite"];
   const LETTERS = "ABCDEFGHI";
 
-  Whetstone.notes = (() => {
+  /** For one page: its panels, and the buttons in its bar that open them. */
+  Whetstone.makeNotes = () => {
     let root = null;
     let part = {};
     let item = null;
@@ -223,5 +224,5 @@
     });
 
     return { mount, show, toggle, close, drop, tidy };
-  })();
+  };
 })();

@@ -1,6 +1,7 @@
 """The Arena tab: its static markup. `assets/scripts/arena.js` brings it to life.
 
-No Gradio events and no state, as on the Compare tab; its verdicts are the same buttons.
+No Gradio events and no state, as on the Compare tab. Verdicts, and what is said beside them, are
+the same there and here.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import gradio as gr
 
 from labeling.project import Scale
-from labeling.ui.compare import skip_dialog, verdict_buttons
+from labeling.ui import judging
+from labeling.ui.judging import KEY
 from labeling.ui.shell import Strings, script_tag
 
+_IDS = "ws-arena"
 _EXAMPLES = ("one", "two", "three")
 MAX_MESSAGE = 20_000
 
@@ -29,7 +32,7 @@ def render() -> None:
 def markup(strings: Strings) -> str:
     """The page before it is known who is here: a frame without a conversation."""
     span, label = strings.span, strings.label
-    verdicts = "".join(verdict_buttons(strings, scale) for scale in Scale)
+    verdicts = "".join(judging.verdict_buttons(strings, scale) for scale in Scale)
     return f"""
 <section class="ws-compare ws-arena" data-state="loading" data-scale="{Scale.PLAIN}"
   data-kind="pair" data-count="2" {label("tab.arena")}>
@@ -38,6 +41,7 @@ def markup(strings: Strings) -> str:
     {_tool(strings, "new", "n")}
     {_tool(strings, "list", "o")}
     <span class="ws-strip-gap"></span>
+    {judging.keys_button(strings)}
     <span class="ws-status" data-part="status" data-state="saved"><i aria-hidden="true"></i
       ><span data-part="status_text">{strings.text("status.saved")}</span></span>
   </div>
@@ -47,16 +51,18 @@ def markup(strings: Strings) -> str:
       {_empty(strings)}
       <div class="ws-arena-messages" data-part="messages"></div>
       <div class="ws-columns" data-part="columns" hidden>
-        {_response(strings, "a")}
-        {_response(strings, "b")}
+        {_response(strings, 0)}
+        {_response(strings, 1)}
       </div>
     </div>
   </div>
   <div class="ws-arena-note" data-part="note" hidden>
     <span data-part="note_text" dir="auto"></span>
     <button type="button" class="ws-small" data-act="undo" data-part="undo" hidden
-      data-keys="page.undo">{span("verdict.undo")}<kbd aria-hidden="true"></kbd></button>
+      data-keys="page.undo">{span("verdict.undo")}{KEY}</button>
   </div>
+  {judging.notes(strings, ids=_IDS)}
+  {judging.criteria(strings)}
   <div class="ws-bar" data-part="bar" hidden>
     {verdicts}
     <div class="ws-bar-foot">
@@ -64,8 +70,12 @@ def markup(strings: Strings) -> str:
       <div class="ws-bar-tools">
       {_tool(strings, "stop", "Esc", "Escape")}
       {_tool(strings, "again", "a")}
-      <button type="button" class="ws-tool" data-act="skip" data-keys="page.skip"
-        >{span("verdict.skip")}<kbd aria-hidden="true"></kbd></button>
+      {judging.diff_button(strings)}
+      {judging.opener(strings, "rewrite", ids=_IDS)}
+      {judging.opener(strings, "why", ids=_IDS)}
+      {judging.opener(strings, "flag", ids=_IDS)}
+      <button type="button" class="ws-tool" data-act="skip" data-needs-item aria-disabled="true"
+        data-keys="page.skip">{span("verdict.skip")}{KEY}</button>
       </div>
     </div>
   </div>
@@ -85,7 +95,8 @@ def markup(strings: Strings) -> str:
       ><span data-t="arena.send">{strings.text("arena.send")}</span><kbd aria-hidden="true">↵</kbd
       ></button>
   </form>
-  {skip_dialog(strings, "ws-arena-skip")}
+  {judging.skip_dialog(strings, ids=_IDS)}
+  {_keys_dialog(strings)}
   {_list_dialog(strings)}
 </section>
 """
@@ -105,12 +116,10 @@ def _empty(strings: Strings) -> str:
 </div>"""
 
 
-def _response(strings: Strings, letter: str) -> str:
+def _response(strings: Strings, place: int) -> str:
     return f"""
-<section class="ws-response" aria-labelledby="ws-arena-{letter}">
-  <div class="ws-response-head">
-    <h2 id="ws-arena-{letter}">{strings.span(f"response.{letter}")}</h2>
-  </div>
+<section class="ws-response" aria-labelledby="{_IDS}-response-{"ab"[place]}">
+  {judging.response_head(strings, place, ids=_IDS)}
   <div class="ws-arena-body"></div>
 </section>"""
 
@@ -128,6 +137,23 @@ def _choice(strings: Strings, act: str, text: str, key: str) -> str:
         f'<button type="button" class="ws-verdict" data-act="{act}" aria-keyshortcuts="{key}">'
         f'{strings.span(text)}<kbd aria-hidden="true">{key}</kbd></button>'
     )
+
+
+def _keys_dialog(strings: Strings) -> str:
+    page = judging.page_keys(
+        strings,
+        *("rewrite", "why", "flag", "criteria", "skip", "undo"),
+        *("down", "up", "page_down", "page_up", "raw", "diff", "keys"),
+    )
+    own = (
+        judging.fixed_row(strings, "arena.again", "a"),
+        judging.fixed_row(strings, "arena.stop", "Esc"),
+        judging.fixed_row(strings, "arena.new", "n"),
+        judging.fixed_row(strings, "arena.list", "o"),
+        judging.fixed_row(strings, "arena.message", "/"),
+    )
+    lists = (judging.verdict_keys(strings), judging.key_list(own), judging.key_list(page))
+    return judging.keys_dialog(strings, *lists, ids=_IDS)
 
 
 def _list_dialog(strings: Strings) -> str:

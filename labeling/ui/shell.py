@@ -24,7 +24,8 @@ QUEUE_LOOK_EVERY_S = 0.02
 # In this order: each uses, while it is read, only those before it.
 _SCRIPTS = (
     *("tools", "locale", "theme", "server", "clipboard", "prose", "outbox", "supply"),
-    *("guidelines", "drafts", "judging", "keys", "key_list", "diff", "answers", "ranking", "notes"),
+    *("guidelines", "drafts", "judging", "keys", "key_list", "diff", "reading"),
+    *("answers", "ranking", "notes", "skip"),
     *("practice", "pace", "tour", "compare", "arena", "my_work", "words", "header"),
 )
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from labeling.access import Actor
+from labeling.project import Criterion, Project, Scale
 from store import annotators, comparisons, completions, exports, judgments, prompts
 from store.db import Store
-from store.records import Verdict
+from store.records import CriterionJudgment, Flag, RatingScale, Role, Verdict
+from tests.e2e.axe import assert_accessible
 from tests.e2e.conftest import NewVisitor, RunningApp, Snap
 from tests.e2e.lead_page import serving
 
@@ -180,6 +183,94 @@ def test_three_turns_by_keyboard_judged_early_regenerated_and_reloaded(
         turn.asked for turn in told if turn.is_learnt
     ]
     assert {m["role"] for m in rows[-1]["prompt"][1::2]} == {"assistant"}
+
+
+@pytest.fixture
+def demanding(tmp_path: Path) -> Iterator[RunningApp]:
+    """A project with criteria, reasons and a scale of its own."""
+    data = tmp_path / "demanding"
+    store = Store(data)
+    Project(store).change(
+        Actor("lea", "Lea", Role.LEAD),
+        scale=Scale.SEVEN_POINT,
+        criteria=(
+            Criterion("Helpful", Scale.PLAIN, is_required=True),
+            Criterion("Harmless", RatingScale.THUMBS),
+        ),
+        reasons=("clearer", "more polite"),
+    )
+    store.close()
+    with serving(data, STARTER) as running:
+        yield running
+
+
+def test_what_the_project_asks_is_said_by_keyboard_beside_the_verdict(
+    demanding: RunningApp, new_visitor: NewVisitor, snap: Snap
+) -> None:
+    visitor = new_visitor(demanding.url)
+    page = visitor.open_page()
+    open_arena(page, demanding.url)
+    ask(page, "Where is my parcel?")
+    wait_for(page, "ready")
+    responses = shown(page)
+    arena = page.locator(ARENA)
+    page.keyboard.press("?")
+    expect(arena.locator("[data-part=keys]")).to_contain_text("Regenerate")
+    snap(page, "arena-keys")
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
+    expect(arena.locator(".ws-raw")).to_have_text(responses)
+    page.keyboard.press("r")
+    page.keyboard.press("d")
+    expect(arena.locator(".ws-diff")).to_have_count(2)
+    page.keyboard.press("d")
+
+    arena.locator("[data-act=a3]").click()
+    expect(arena.locator("[data-part=hint]")).to_have_text("First: Helpful")
+    page.keyboard.press("3")  # B is more helpful
+    expect(arena.locator("[data-part=hint]")).to_be_empty()
+    for key in ("c", "c", "2"):  # past what is answered; A is harmless
+        page.keyboard.press(key)
+    for key in ("w", "Tab", "Enter", "Tab"):  # the second reason, then the text
+        page.keyboard.press(key)
+    page.keyboard.type("It greets. 1 2 3")
+    snap(page, "arena-why")
+    assert_accessible(page)
+    page.locator("#ws-arena [data-part=why_text]").press("Escape")
+    page.keyboard.press("f")
+    page.keyboard.press("Enter")  # the prompt is unsafe
+    page.keyboard.press("Escape")
+    snap(page, "arena-criteria")
+    page.keyboard.press("7")
+    wait_for(page, "judged")
+    wait_until_saved(page)
+
+    page.reload()
+    wait_for(page, "judged")
+    page.locator("#ws-arena [data-part=undo]").click()
+    wait_for(page, "ready")
+    expect(arena.get_by_role("radio", checked=True)).to_have_count(2)
+    page.keyboard.press("1")
+    wait_for(page, "judged")
+    wait_until_saved(page)
+    assert visitor.console_errors == []
+    demanding.stop()
+
+    store = Store(demanding.data)
+    try:
+        person = annotators.find(store, "you")
+        assert person is not None
+        (row,) = judgments.of_annotator(store, person.id, limit=5)
+    finally:
+        store.close()
+    one, other = row.displayed_completion_ids
+    assert (row.preferred_completion_id, row.strength) == (one, 3)
+    assert row.criteria == (
+        CriterionJudgment("Helpful", "plain", other, 2),
+        CriterionJudgment("Harmless", "thumbs", ratings=(1, None)),
+    )
+    assert (row.reasons, row.rationale) == (("more polite",), "It greets. 1 2 3")
+    assert row.flags == (Flag("unsafe", None),)
 
 
 def test_by_touch_on_a_phone_both_bad_asks_how_to_go_on(

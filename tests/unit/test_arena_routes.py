@@ -23,7 +23,7 @@ from labeling.routes import install_guards, judging_router, session_router
 from labeling.sessions import Sessions, add_person
 from store import judgments
 from store.db import Store
-from store.records import Role
+from store.records import CriterionJudgment, Flag, Role
 from tests.scripted import TIMEOUT_S, ScriptedPolicy, wait_until
 from training.messages import Message
 from training.policy import AdapterFolder, SamplingParams
@@ -143,7 +143,9 @@ def test_nothing_before_the_verdict_tells_who_wrote_what(
         settled = ana.post(f"/api/arena/turns/{turn_id}/settle", json={"seen": seen})
         state = ana.get(f"/api/arena/conversations/{asked.json()['id']}")
         everyone = ana.get("/api/arena/conversations")
-        for answer in (asked, stream, settled, state, everyone):
+        # By its lease the judging page shows the turn too.
+        item = ana.get(f"/api/judging/items/{state.json()['turn']['lease_id']}")
+        for answer in (asked, stream, settled, state, everyone, item):
             assert answer.status_code == 200
             raw.append(answer.content.decode() + repr(answer.headers))
         store.clock.advance(seconds=10)  # type: ignore[attr-defined]
@@ -157,6 +159,34 @@ def test_nothing_before_the_verdict_tells_who_wrote_what(
     for secret in (*versions, "pol-", NEW.sha256, "secret-run", "0.875", "adapter", "seed", *ids):
         assert secret not in everything
     assert not [seed for seed in seeds if str(seed) in everything]
+
+
+def test_what_is_said_beside_a_verdict_goes_by_a_lease_that_is_known_from_the_beginning(
+    ana: TestClient, store: Store
+) -> None:
+    asked = ask(ana)
+    assert set(asked["turn"]) == {"id", "number", "state", "lease_id", "responses", "said"}
+    lease_id = asked["turn"]["lease_id"]
+    assert lines_of(ana, asked["turn"]["id"])[-1]["lease_id"] == lease_id
+
+    verdict = {"id": "j1", "lease_id": lease_id, "verdict": "preferred", "place": 1, "strength": 3}
+    criterion = {"name": "Helpful", "scale": "plain", "place": 0, "strength": 2}
+    notes = {
+        "criteria": [criterion],
+        "reasons": ["clearer"],
+        "rationale": "It greets.",
+        "flags": [{"kind": "unsafe", "place": 0}],
+        "rewrite": {"text": "Hello.", "place": 1},
+    }
+    assert ana.post("/api/judging/judgments", json=verdict | notes).status_code == 200
+
+    row = judgments.get(store, "j1")
+    assert row is not None
+    first, second = row.displayed_completion_ids
+    assert row.criteria == (CriterionJudgment("Helpful", "plain", first, 2),)
+    assert (row.reasons, row.rationale) == (("clearer",), "It greets.")
+    assert row.flags == (Flag("unsafe", first),)
+    assert row.rewritten_completion_id == row.preferred_completion_id == second
 
 
 def test_another_persons_conversation_is_refused(web: FastAPI, ana: TestClient) -> None:

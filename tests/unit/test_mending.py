@@ -9,18 +9,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import pytest
 
-from store import comparisons, completions, judgments, mending, preferences, prompts
+from store import (
+    comparisons,
+    completions,
+    judgments,
+    mending,
+    practice,
+    preferences,
+    prompts,
+    reviews,
+    settings,
+)
 from store.db import Store
 from store.errors import StoreUnavailable
 from store.journal import Kind
 from store.mending import Mending
-from store.records import Comparison, CriterionJudgment, Flag, Judgment, Lease, Split
+from store.practice import NewItem
+from store.records import (
+    Comparison,
+    CriterionJudgment,
+    Decision,
+    Flag,
+    Judgment,
+    Lease,
+    PracticeItem,
+    Purpose,
+    Review,
+    Split,
+)
+from store.reviews import Stage
 from tests.builders import (
     Clock,
     judge,
@@ -286,6 +310,160 @@ def test_what_is_lost_twice_comes_back_twice(work: Work, clock: Clock, tmp_path:
     finally:
         first.close()
         second.close()
+
+
+# What leads decide and write comes back too.
+
+
+class Led(NamedTuple):
+    """What a lead has done in a store that was closed well."""
+
+    reviews: list[Review]
+    stages: dict[Stage, int]
+    items: list[PracticeItem]
+
+
+def flag(store: Store, comparison: Comparison, annotator_id: str = "ana") -> Judgment:
+    said = make_judgment(comparison, annotator_id=annotator_id)
+    told = Flag("unsafe", comparison.completion_ids[0])
+    return judgments.record(store, replace(said, flags=(told,)))
+
+
+def decide(store: Store, comparison: Comparison, decision: Decision, *, seen: Judgment) -> Review:
+    review = Review(
+        id=f"{decision} {comparison.id}",
+        comparison_id=comparison.id,
+        decision=decision,
+        annotator_id="lea",
+        recorded_at=store.clock(),
+        note="看过了",
+        seen_seq=seen.seq,
+    )
+    reviews.record(store, review)
+    return review
+
+
+def write_practice(store: Store, number: int) -> PracticeItem:
+    prompt = make_prompt(f"Practice {number}?")
+    texts = (make_completion(prompt, "Good."), make_completion(prompt, "Bad."))
+    made = Comparison(f"practice {number}", prompt.id, (texts[0].id, texts[1].id), Purpose.PRACTICE)
+    item = PracticeItem(made.id, texts[0].id, "It greets.", "lea", store.clock())
+    practice.add(store, [NewItem(item, made, prompt, texts)])
+    return item
+
+
+def all_reviews(store: Store) -> list[Review]:
+    with store.read() as cursor:
+        found = cursor.execute("SELECT comparison_id FROM reviews ORDER BY seq").fetchall()
+    return [reviews.latest(store, [row[0]])[row[0]] for row in found]
+
+
+@pytest.fixture
+def led(folder: Path, clock: Clock) -> Led:
+    """Of three flagged comparisons one was kept, one flagged anew since, and one withdrawn.
+
+    Judgments of an import came first: they are not journalled, so that seqs change when mended.
+    """
+    store = Store(folder, clock=clock)
+    imported = [make_judgment(make_comparison(store), source="import") for _ in range(5)]
+    store.write(lambda cursor: judgments.insert_imported(cursor, imported))
+    kept, anew, withdrawn = (make_comparison(store) for _ in range(3))
+    for comparison, decision in (
+        (kept, Decision.KEPT),
+        (anew, Decision.KEPT),
+        (withdrawn, Decision.WITHDRAWN),
+    ):
+        decide(store, comparison, decision, seen=flag(store, comparison))
+    flag(store, anew, "ben")
+    for number in range(3):
+        write_practice(store, number)
+    clock.advance(seconds=60)
+    practice.set_active(store, "practice 0", False)
+    practice.set_active(store, "practice 1", False)
+    clock.advance(seconds=60)
+    practice.set_active(store, "practice 1", True)
+    done = Led(all_reviews(store), reviews.count(store), practice.list_all(store))
+    store.close()
+    assert done.stages == {Stage.OPEN: 1, Stage.KEPT: 1, Stage.WITHDRAWN: 1}
+    assert [item.is_active for item in done.items] == [False, True, True]
+    return done
+
+
+def test_decisions_and_practice_come_back_from_the_journal_alone(
+    led: Led, reopen: Callable[[], Store], folder: Path
+) -> None:
+    (folder / "whetstone.duckdb").unlink()
+    store = reopen()
+    mending.mend(store)
+
+    unseen = [replace(review, seen_seq=0) for review in led.reviews]
+    assert [replace(review, seen_seq=0) for review in all_reviews(store)] == unseen
+    assert reviews.count(store) == led.stages, "what a lead saw is known by other seqs too"
+    assert practice.list_all(store) == led.items
+
+
+def test_rows_of_leads_that_the_store_had_noted_come_back(
+    led: Led, reopen: Callable[[], Store]
+) -> None:
+    store = reopen()
+    mending.mend(store)
+    for lost in ("reviews WHERE decision = 'withdrawn'", "practice_items WHERE seq = 2"):
+        store.write(partial(duckdb.DuckDBPyConnection.execute, query=f"DELETE FROM {lost}"))
+        mending.mend(store)
+
+    assert reviews.count(store) == led.stages
+    assert sorted(practice.list_all(store)) == sorted(led.items)
+
+
+@pytest.mark.usefixtures("led")
+def test_what_leads_changed_after_the_last_checkpoint_comes_back(
+    reopen: Callable[[], Store], clock: Clock, tmp_path: Path
+) -> None:
+    store = reopen()
+    mending.mend(store)
+    clock.advance(seconds=60)
+    practice.set_active(store, "practice 0", True)
+    withdrawn = reviews.in_stage(store, Stage.WITHDRAWN, offset=0, limit=1)[0].comparison_id
+    seen = flag(store, comparisons.get(store, withdrawn), "ben")
+    decide(store, comparisons.get(store, withdrawn), Decision.KEPT, seen=seen)
+
+    healed = Store(copy_without_log(store, tmp_path / "without log"), clock=clock)
+    try:
+        assert not practice.list_all(healed)[0].is_active
+        mending.mend(healed)
+        assert practice.list_all(healed) == practice.list_all(store)
+        assert reviews.count(healed) == reviews.count(store)
+        assert reviews.latest(healed, [withdrawn])[withdrawn].decision is Decision.KEPT
+    finally:
+        healed.close()
+
+
+def test_a_journal_that_lost_its_end_takes_no_change_of_practice_back(
+    led: Led, reopen: Callable[[], Store], folder: Path
+) -> None:
+    journal = folder / "judgments.jsonl"
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]), "utf-8")
+    store = reopen()
+
+    mending.mend(store)
+
+    assert practice.list_all(store) == led.items
+
+
+def test_a_note_of_an_older_version_has_the_journal_read_from_its_start(
+    led: Led, reopen: Callable[[], Store]
+) -> None:
+    store = reopen()
+    mending.mend(store)
+    note = settings.get(store, "journal_mark", None)
+    del note["leads"]
+    store.write(lambda cursor: settings.put_within(cursor, "journal_mark", note))
+    store.write(lambda cursor: cursor.execute("DELETE FROM reviews"))
+
+    mending.mend(store)
+
+    assert reviews.count(store) == led.stages
 
 
 # What was compared once is not compared again.
