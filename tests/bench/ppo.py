@@ -1,15 +1,18 @@
 """The product's PPO against that of TRL 1.12.0, the last release that had one.
 
-TRL is installed into an environment of its own, once, and trains as its documentation shows it: LoRA
-on the policy, whose reference is then the base, a whole value model and a whole reward model. With
-`lora_critic` its value model has LoRA too, which TRL does not offer but allows. Both sides train in
-processes of their own, taking turns, on the same model folder, prompts, reward model, LoRA, batches
-and epochs, in float32 on one thread, and write completions of the same length, for no token ends
-them. What differs: TRL observes its rollouts in batches as large as it writes them where speed is
-measured (ours in micro-batches), and takes one optimiser step for all minibatches of an epoch.
+TRL is installed into an environment of its own, once, and trains as its documentation shows it:
+LoRA on the policy, whose reference is the base below it, a value model that learns as a whole, a
+reward model. `trl_lora_critic` has LoRA on the value model too, which TRL neither offers nor
+forbids. All sides train in processes of their own, taking turns, on the same model folder, prompts,
+reward model, LoRA, batches and epochs, in float32 on one thread, and draw at temperature 1.
 
-Speed is told by processor time, which on one thread does not run while others use the machine; an
-iteration counts from the end of the first one. Memory is resident, seen from outside.
+`speed` is the starter as it is; in `endless` nothing ends its responses, so that both sides compute
+as many tokens, and what is left of the difference is the cost of a token. What else differs: TRL
+observes rollouts in batches as large as it writes them where speed is measured, and it takes one
+optimiser step for all minibatches of an epoch; ours takes one each.
+
+Speed is by processor time, since one thread's clock stops while others use the machine, from the
+end of the first iteration on; memory is resident, seen from outside.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import copytree
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import psutil
 
@@ -70,6 +73,15 @@ class Course(NamedTuple):
     wall_samples_per_s: float
     peak_mb: float
 
+    @classmethod
+    def told_by(cls, marks: Sequence[Mark], rollouts: int, peak_mb: float) -> Self:
+        """From the ends of at least two iterations of so many responses each."""
+        first, last = marks[0], marks[-1]
+        drawn = (len(marks) - 1) * rollouts
+        return cls(
+            drawn / (last.cpu_s - first.cpu_s), drawn / (last.wall_s - first.wall_s), peak_mb
+        )
+
 
 class Mark(NamedTuple):
     """An iteration's end, as seen from outside, in seconds."""
@@ -83,26 +95,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--environment", type=Path, default=_cache() / "trl-1.12.0")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=5)
-    parser.add_argument("--cases", nargs="+", default=["speed", "memory"], choices=CASES)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Responses a second on the starter and peak memory on a large model, of ours over TRL's."""
+    """Ours over TRL's: responses a second on the starter, peak memory on a large model."""
     python = install(options.environment)
-    found = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.cases:
             found[name] = _compare(Path(folder) / name, CASES[name], python, options)
             if not options.json:
                 print({name: found[name]}, file=sys.stderr, flush=True)
     return {
-        "samples_ratio": found.get("speed", {}).get("samples_ratio"),
-        "peak_memory_ratio": found.get("memory", {}).get("peak_memory_ratio"),
-        **found,
-        "versions": REQUIREMENTS,
+        "samples_ratio": _over_trl(found, "speed", "samples_per_s"),
+        "endless_samples_ratio": _over_trl(found, "endless", "samples_per_s"),
+        "peak_memory_ratio": _over_trl(found, "memory", "peak_mb"),
+        "cases": found,
+        "repeats": options.repeats,
+        "iterations": options.iterations,
+        "trl_environment": REQUIREMENTS,
         "load": os.getloadavg()[0],
     }
+
+
+def _over_trl(found: Mapping[str, Any], case: str, figure: str) -> float | None:
+    """None where the case or a side was left out."""
+    ratio: float | None = (
+        found.get(case, {}).get("whetstone_over_trl", {}).get(figure, {}).get("median")
+    )
+    return ratio
 
 
 def install(folder: Path) -> Path:
@@ -244,9 +267,7 @@ SIDES: Mapping[str, Callable[[Trial], Course]] = {
 }
 
 
-def _compare(
-    folder: Path, case: Case, python: Path, options: argparse.Namespace
-) -> dict[str, Any]:
+def _compare(folder: Path, case: Case, python: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Medians over the repeats; `spread` are the lowest and the highest."""
     folder.mkdir()
     model = case.model(folder / "model")
@@ -264,14 +285,22 @@ def _compare(
 
 
 def summarise(courses: Mapping[str, Sequence[Course]]) -> dict[str, Any]:
-    """Of each side, and of ours over each other one, repeat by repeat."""
-    told: dict[str, Any] = {
-        side: {
-            name: _spread([getattr(course, name) for course in found]) for name in Course._fields
-        }
-        for side, found in courses.items()
-    }
+    """Each side's figures, and ours over every other side's, repeat by repeat."""
+    told = {side: _spreads(found) for side, found in courses.items()}
+    ours = courses.get("whetstone", [])
+    for side, found in courses.items():
+        if ours and side != "whetstone":
+            ratios = [_ratio(one, other) for one, other in zip(ours, found, strict=True)]
+            told[f"whetstone_over_{side}"] = _spreads(ratios)
     return told
+
+
+def _ratio(one: Course, other: Course) -> Course:
+    return Course(*(a / b for a, b in zip(one, other, strict=True)))
+
+
+def _spreads(courses: Sequence[Course]) -> dict[str, Any]:
+    return {name: _spread([getattr(c, name) for c in courses]) for name in Course._fields}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -314,11 +343,7 @@ def _watch(trial: Trial, command: Sequence[str], told: Path, mark: str) -> Cours
             time.sleep(SAMPLE_EVERY_S)
     if child.returncode:
         raise SystemExit((trial.folder / "log").read_text())
-    responses = (len(marks) - 1) * trial.options.rollouts
-    first, last = marks[0], marks[-1]
-    return Course(
-        responses / (last.cpu_s - first.cpu_s), responses / (last.wall_s - first.wall_s), peak
-    )
+    return Course.told_by(marks, trial.options.rollouts, peak)
 
 
 def _cache() -> Path:
