@@ -48,7 +48,8 @@ def main(plan: dict[str, Any]) -> None:
     )
     value_model = _scorer(plan)
     if plan["has_lora_critic"]:
-        targets = {name for name, m in value_model.model.named_modules() if _is_linear(m)}
+        backbone = value_model.model.named_modules()
+        targets = [name for name, module in backbone if isinstance(module, torch.nn.Linear)]
         inject_adapter_in_model(
             LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, target_modules=targets), value_model
         )
@@ -78,6 +79,7 @@ def _config(plan: dict[str, Any]) -> Any:
         local_rollout_forward_batch_size=plan["rollout_batch_size"],
         response_length=plan["max_new_tokens"],
         learning_rate=plan["learning_rate"],
+        kl_coef=plan["kl_coef"],
         temperature=1.0,
         stop_token="eos",
         missing_eos_penalty=plan["missing_eos_penalty"],
@@ -96,10 +98,6 @@ def _scorer(plan: dict[str, Any]) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(
         plan["reward_model"], num_labels=1, dtype=torch.float32
     )
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
 
 
 if __name__ == "__main__":
