@@ -63,15 +63,17 @@ GOLD = ProgrammedScorer(lambda prompt, completion: score(prompt, completion).tot
 LENGTH = ProgrammedScorer(lambda _, completion: float(len(completion)))
 
 
-def build_reward_model(base: Path, folder: Path, *, mean: float = 0.0, sd: float = 1.0) -> Path:
+def build_reward_model(
+    base: Path, folder: Path, *, mean: float = 0.0, sd: float = 1.0, rank: int = 4
+) -> Path:
     """A reward run's adapter with random weights, and the scale of its scores."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = get_peft_model(
             _classifier(base),
             LoraConfig(
-                r=4,
-                lora_alpha=8,
+                r=rank,
+                lora_alpha=2 * rank,
                 target_modules="all-linear",
                 init_lora_weights=False,
                 task_type="SEQ_CLS",
