@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tests.models import build_adapter, build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
 from tests.rundirs import make_run_dir, run_here, run_in_two_processes
+from tests.tensorboard import tracked
 from training.events import EventReader
 from training.loading import load_tokenizer
 from training.rundir import Outcome, RunDir, RunResult
@@ -70,6 +71,12 @@ def test_the_report_says_what_was_learned_from_and_what_became_of_it(
     assert report["reward"]["before"] != report["reward"]["after"]
     assert report["training"]["score"] == metrics(trained[0])[4]["score"]
     assert report["timing"]["rollouts_per_s"] > 0
+
+
+def test_its_metrics_are_in_the_files_of_tensorboard(trained: tuple[RunDir, RunResult]) -> None:
+    told = {step: numbers["score"] for step, numbers in metrics(trained[0]).items()}
+    assert tracked(trained[0], "train/score") == pytest.approx(told)
+    assert told
 
 
 def test_rewards_and_distances_are_told_apart_at_every_iteration(
