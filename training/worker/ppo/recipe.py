@@ -1,7 +1,7 @@
 """PPO of a LoRA adapter: from a run directory to an adapter and a report.
 
     python -m training.worker RUN_DIR                                   # spec.json says "ppo"
-    torchrun --nproc_per_node 2 -m training.worker RUN_DIR              # in two processes
+    accelerate launch --multi_gpu --num_processes 2 -m training.worker RUN_DIR      # in two
 
 It does not judge whether the result is good enough to serve: it measures, and people decide.
 """
