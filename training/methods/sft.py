@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from training.methods.process_options import ProcessOptions
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import ImitationOptions
 from training.options import option
 
 
@@ -23,7 +23,7 @@ class LearnFrom(StrEnum):
 
 
 @dataclass(frozen=True)
-class SFTOptions(ProcessOptions, TrainerOptions):
+class SFTOptions(ProcessOptions, ImitationOptions):
     """Supervised fine-tuning: learns to write as people wrote, token by token."""
 
     learn_from: str = option(

@@ -249,6 +249,20 @@ class TrainerOptions(TuningOptions):
             )
 
 
+@dataclass(frozen=True)
+class ImitationOptions(TrainerOptions):
+    """Base of the methods that learn completions token by token, where no reference holds them."""
+
+    l2_to_start: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1000.0,
+        label="Pull to the start",
+        help="Draws what is trained back to where it started, at every step by this much times the "
+        "learning rate. 0.1 to 10 keeps more of what the policy could do before; 0 does nothing.",
+    )
+
+
 def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:
     """Refuse what cannot work, before anything is loaded. Raises `SpecError`."""
     if tuning == Tuning.PREFIX and gradient_checkpointing:
