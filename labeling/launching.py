@@ -11,7 +11,7 @@ from typing import Any
 from labeling.access import Actor, require_lead
 from labeling.cautions import Caution, Severity
 from labeling.outlook import Outlook, Outlooks
-from store import policies, preferences, runs, snapshots, training_data
+from store import policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
 from store.preferences import PreferenceCounts
@@ -27,6 +27,8 @@ from training.runs import RunService
 from training.tuning import Tuning, check_continues, tuning_of
 
 LOG_LINES = 80
+HIGHEST_PRICE = 1_000_000
+_PRICE = "price_per_hour"
 
 
 class Start(StrEnum):
@@ -90,6 +92,21 @@ class Launching:
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
         return replace(outlook, cautions=(*self._misfit(chosen, options, start), *outlook.cautions))
+
+    def price_per_hour(self, actor: Actor) -> float | None:
+        """What an hour of this machine costs, in a currency of people's own; None if not set."""
+        require_lead(actor, "see what training costs")
+        price: float | None = settings.get(self._store, _PRICE, None)
+        return price
+
+    def set_price_per_hour(self, actor: Actor, price: float | None) -> None:
+        """Set it for everybody; None or 0 takes it away. Raises `BadInput`."""
+        require_lead(actor, "set what training costs")
+        if price is not None and not 0 <= price <= HIGHEST_PRICE:
+            raise BadInput(
+                "The price of an hour must lie between 0 and {most:,}.", most=HIGHEST_PRICE
+            )
+        settings.put(self._store, _PRICE, price or None)
 
     def foretold(self, actor: Actor, run_id: str) -> Estimate | None:
         """What a run that has ended would be estimated to take, to see beside what it took."""

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from training.config import RunSpec
+from training.engine import launch_of
 from training.events import EventReader
 from training.methods import LearnsFrom, method_named
 from training.rundir import RunDir, RunResult
@@ -165,17 +165,22 @@ def run_here(run_dir: RunDir) -> RunResult:
     return result
 
 
-def run_in_two_processes(run_dir: RunDir) -> None:
-    """Train as `torchrun --nproc_per_node 2 -m training.worker` would, on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    subprocess.run(
-        [*command, "-m", "training.worker", str(run_dir.path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        check=True,
-        timeout=TIMEOUT_S,
-        capture_output=True,
-    )
+def run_as_launched(run_dir: RunDir) -> RunResult:
+    """Train as the application would start it, in as many processes as the spec says."""
+    launch = launch_of(run_dir.read_spec(), run_dir.path)
+    with run_dir.log_path.open("ab") as log:
+        subprocess.run(
+            launch.command,
+            cwd=ROOT,
+            env={**os.environ, **launch.environment},
+            check=False,
+            timeout=TIMEOUT_S,
+            stdout=log,
+            stderr=log,
+        )
+    result = run_dir.read_result()
+    assert result is not None, run_dir.log_tail(40)
+    return result
 
 
 def losses(run_dir: RunDir) -> dict[int, float]:

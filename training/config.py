@@ -93,10 +93,17 @@ class RunSpec:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """What a trainer's environment must hold before it imports torch: no hub, no telemetry."""
+    """What a trainer's environment must hold before it imports torch: no hub, no telemetry.
+
+    Telemetry is what libraries tell their makers; where a tracker sends metrics is left to people.
+    """
     return {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_ERROR_REPORTING": "false",
         "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "warning",
         "TOKENIZERS_PARALLELISM": "false",

@@ -39,11 +39,19 @@ class OptionField(NamedTuple):
     maximum: float | None
     choices: tuple[str, ...]
     is_main: bool
+    is_list: bool
+    offered: tuple[str, ...]
+
+    def split(self, value: object) -> list[str]:
+        """The choices in a text that joins several of them by commas, or in a list of them."""
+        given = value if isinstance(value, list | tuple) else str(value).split(",")
+        return [name for each in given if (name := str(each).strip())]
 
     def parse(self, value: object) -> bool | int | float | str:
         """The value in its own type, from JSON, a form or a command line. Raises `SpecError`."""
-        parsed = self._typed(value)
-        if self.choices and parsed not in self.choices:
+        parsed = ",".join(self.split(value)) if self.is_list else self._typed(value)
+        chosen = self.split(parsed) if self.is_list else [parsed]
+        if self.choices and not set(chosen) <= set(self.choices):
             raise SpecError(
                 self.name, value, "choose one of {choices}", choices=", ".join(self.choices)
             )
@@ -98,10 +106,13 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     is_main: bool = False,
+    is_list: bool = False,
+    offered: tuple[str, ...] | None = None,
 ) -> Any:
     """A dataclass field that carries all there is to say about an option.
 
-    Bounds are inclusive; a form shows the main options first, the others on demand.
+    Bounds are inclusive; a form shows the main options first, the others on demand. A list joins
+    several of the choices by commas; `offered` are those that a form shows, without it all.
     """
     metadata = {
         "label": label,
@@ -110,6 +121,8 @@ def option(
         "maximum": maximum,
         "choices": choices,
         "is_main": is_main,
+        "is_list": is_list,
+        "offered": choices if offered is None else offered,
     }
     return field(default=default, metadata=metadata)
 

@@ -61,19 +61,22 @@ def terminate(pid: int, started_at: float) -> None:
         _signal(process, signal.SIGTERM)
 
 
-def kill_group(pid: int, started_at: float) -> None:
-    """End the process and all that it started, now."""
+def kill_tree(pid: int, started_at: float) -> None:
+    """End the process and all that it started, also in sessions of their own, now."""
     process = _find(pid, started_at)
     if process is None:
         return
+    descendants = _descendants(process)
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         _signal(process, signal.SIGKILL)
+    for descendant in descendants:
+        _signal(descendant, signal.SIGKILL)
 
 
 def stop(pid: int, started_at: float, *, grace_s: float) -> None:
-    """Ask, wait up to `grace_s`, then kill the group; returns when the process is gone."""
+    """Ask, wait up to `grace_s`, then kill the tree; returns when the process is gone."""
     process = _find(pid, started_at)
     if process is None:
         return
@@ -81,7 +84,7 @@ def stop(pid: int, started_at: float, *, grace_s: float) -> None:
     try:
         process.wait(grace_s)
     except psutil.TimeoutExpired:
-        kill_group(pid, started_at)
+        kill_tree(pid, started_at)
         process.wait()
 
 
@@ -103,6 +106,13 @@ def _find(pid: int, started_at: float) -> psutil.Process | None:
         return None if is_zombie else process
     except psutil.NoSuchProcess:
         return None
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -7,6 +7,7 @@
     worker.json      pid and start time of the trainer that holds `lock`
     trained_rows.json  which rows of the snapshot are trained on, counted from 0
     completions.jsonl  what the policy was made to write for training, where a method keeps that
+    tensorboard/     the metrics as TensorBoard reads them, unless that was not wanted
     checkpoints/     mid-run state, the newest two
     adapter/         the weights, renamed from adapter.partial when complete; then read-only
     cancel           a person asked for the run to stop
@@ -100,6 +101,7 @@ class RunDir:
         self.events_path = path / "events.jsonl"
         self.log_path = path / "log.txt"
         self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
         self.completions_path = path / "completions.jsonl"
         self.adapter_partial = path / "adapter.partial"
         self.adapter = path / "adapter"

@@ -27,14 +27,14 @@ from store import policies, runs, snapshots
 from store.db import Store
 from store.errors import BadInput, Conflict, StoreUnavailable
 from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
-from training import process
+from training import engine, process
 from training.config import RunSpec, worker_environment
 from training.events import EventReader
 from training.machine import Machine, measured
 from training.methods import Product, method_named
 from training.options import SpecError
 from training.policy import adapter_sha256
-from training.rundir import Failure, Outcome, RunDir, RunResult
+from training.rundir import Failure, Outcome, RunDir, RunResult, Trainer
 from training.shape import ModelShape, count_parameters, read_shape
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class _Followed:
-    """A run whose trainer is, or was a moment ago, at work."""
+    """A run whose trainer is, or was a moment ago, at work.
+
+    The process that was started is the trainer, or has started it among others; which one that is,
+    the run directory says from when the trainer has begun.
+    """
 
     run_id: str
     run_dir: RunDir
@@ -66,10 +70,31 @@ class _Followed:
     kill_at: float | None = None  # time.monotonic()
 
     def is_alive(self) -> bool:
-        """The trainer still runs; one that has ended is reaped."""
+        """The trainer still runs; a process that has ended is reaped."""
+        return self._is_started_one_alive() or self._trainer() is not None
+
+    def terminate(self) -> None:
+        """Ask the trainer to end; where it has not begun, the process that is to start it."""
+        if trainer := self._trainer():
+            process.terminate(*trainer)
+        elif self.pid is not None:
+            process.terminate(self.pid, self.started_at)
+
+    def kill(self) -> None:
+        """End the trainer and all processes beside it, now."""
+        if self.pid is not None:
+            process.kill_tree(self.pid, self.started_at)
+        if trainer := self._trainer():
+            process.kill_tree(*trainer)
+
+    def _is_started_one_alive(self) -> bool:
         if self.child is not None:
             return self.child.poll() is None
         return self.pid is not None and process.is_alive(self.pid, self.started_at)
+
+    def _trainer(self) -> Trainer | None:
+        trainer = self.run_dir.trainer()
+        return trainer if trainer and process.is_alive(*trainer) else None
 
 
 @dataclass
@@ -186,7 +211,7 @@ class RunService:
             except BaseException:
                 shutil.rmtree(run_dir.path, ignore_errors=True)
                 raise
-            self._start(run_id, run_dir)
+            self._start(run_id, run_dir, spec)
         return runs.get(self._store, run_id)
 
     def cancel(self, run_id: str) -> None:
@@ -204,14 +229,14 @@ class RunService:
             followed.run_dir.ask_to_cancel()
             if followed.kill_at is None:
                 followed.kill_at = time.monotonic() + self._cancel_grace_s
-            if followed.pid is not None:
-                process.terminate(followed.pid, followed.started_at)
+            followed.terminate()
         self._wake.set()
 
     def resume(self, run_id: str) -> Run:
         """Go on from the last checkpoint of a run that was interrupted or failed.
 
-        Raises `Conflict` when its state does not allow that, or while another run is active.
+        Raises `Conflict` when its state does not allow that, or while another run is active;
+        `BadInput` when its spec cannot be used any more.
         """
         with self._changed:
             run = runs.get(self._store, run_id)
@@ -223,11 +248,14 @@ class RunService:
                     state=run.state,
                 )
             self._refuse_if_busy()
+            run_dir = RunDir(Path(run.folder))
+            spec = _readable(run_dir)
             if run.pid is not None and run.pid_started_at is not None:
                 process.stop(run.pid, run.pid_started_at, grace_s=EXIT_GRACE_S)
-            run_dir = RunDir(Path(run.folder))
+            if trainer := run_dir.trainer():
+                process.stop(*trainer, grace_s=EXIT_GRACE_S)
             run_dir.forget_end()
-            self._start(run_id, run_dir)
+            self._start(run_id, run_dir, spec)
         return runs.get(self._store, run_id)
 
     def adopt(self) -> list[Run]:
@@ -334,10 +362,11 @@ class RunService:
                 error=error,
             ) from error
 
-    def _start(self, run_id: str, run_dir: RunDir) -> None:
-        """Start a trainer, on the prepared process if there is one, and follow it."""
+    def _start(self, run_id: str, run_dir: RunDir, spec: RunSpec) -> None:
+        """Start a trainer, on the prepared process where there is one that can be it; follow it."""
         try:
-            child = self._hand_to_standby(run_dir) or self._start_cold(run_dir)
+            prepared = self._hand_to_standby(run_dir) if engine.is_alone(spec) else None
+            child = prepared or self._start_cold(run_dir, spec)
             started_at = process.started_at(child.pid)
         except OSError as error:
             runs.mark_finished(self._store, run_id, RunState.FAILED, error=str(error))
@@ -348,11 +377,12 @@ class RunService:
         reader = EventReader(run_dir.events_path)
         self._follow(_Followed(run_id, run_dir, reader, child.pid, started_at, child))
 
-    def _start_cold(self, run_dir: RunDir) -> subprocess.Popen[bytes]:
+    def _start_cold(self, run_dir: RunDir, spec: RunSpec) -> subprocess.Popen[bytes]:
+        launch = engine.launch_of(spec, run_dir.path)
         return process.start(
-            [sys.executable, "-m", "training.worker", str(run_dir.path)],
+            launch.command,
             log=run_dir.log_path,
-            environment=self._environment(),
+            environment={**launch.environment, **_import_path()},
         )
 
     def _hand_to_standby(self, run_dir: RunDir) -> subprocess.Popen[bytes] | None:
@@ -382,8 +412,7 @@ class RunService:
         return _Standby(child, time.monotonic() + self._standby_idle_s, ready)
 
     def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-        return {**worker_environment(self._threads), "PYTHONPATH": path}
+        return {**worker_environment(self._threads), **_import_path()}
 
     def _follow(self, followed: _Followed) -> None:
         self._followed[followed.run_id] = followed
@@ -428,7 +457,7 @@ class RunService:
             self._settle_dead(followed)
         elif followed.kill_at is not None and time.monotonic() >= followed.kill_at:
             log.warning("Run %s did not stop when asked; killing it", followed.run_id)
-            process.kill_group(followed.pid or 0, followed.started_at)
+            followed.kill()
 
     def _take_events(self, followed: _Followed) -> None:
         offset = followed.reader.offset
@@ -527,6 +556,20 @@ class RunService:
                     listener(run, policy)
                 except Exception:
                     log.exception("A listener failed on the end of run %s", run.id)
+
+
+def _import_path() -> dict[str, str]:
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    }
+
+
+def _readable(run_dir: RunDir) -> RunSpec:
+    """The spec that a run directory holds. Raises `BadInput`."""
+    try:
+        return run_dir.read_spec()
+    except SpecError as error:
+        raise BadInput("The run cannot start: {error}.", error=error) from error
 
 
 def _result_or_damage(run_dir: RunDir) -> RunResult | None:

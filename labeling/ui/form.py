@@ -28,7 +28,8 @@ class MethodForm:
 
     def filled(self, options: MethodOptions) -> dict[Any, Any]:
         """What to show for these options."""
-        return {self.fields[name]: value for name, value in asdict(options).items()}
+        values = asdict(options)
+        return {self.fields[o.name]: _shown(o, values[o.name]) for o in options.described()}
 
 
 def draw(method: Method, *, visible: bool) -> MethodForm:
@@ -60,12 +61,20 @@ def _field(method: Method, option: OptionField) -> gr.components.Component:
         "min_width": 200,
     }
     if option.choices:
-        return gr.Dropdown(list(option.choices), value=option.default, **shared)
+        default = _shown(option, option.default)
+        return gr.Dropdown(
+            list(option.offered), value=default, multiselect=option.is_list, **shared
+        )
     if option.type is bool:
         return gr.Checkbox(value=option.default, **shared)
     if option.type in (int, float):
         return gr.Number(value=option.default, step=_step(option), **shared)
     return gr.Textbox(value=option.default, **shared)
+
+
+def _shown(option: OptionField, value: Any) -> Any:
+    """A value as its field takes it."""
+    return option.split(value) if option.is_list else value
 
 
 def _step(option: OptionField) -> float:

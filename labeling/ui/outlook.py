@@ -38,7 +38,7 @@ def caution(told: Caution) -> Html:
     return html.notice(tone, say(told.found), say(told.remedy), id=f"caution-{told.name}")
 
 
-def came_true(run: Run, told: Estimate | None) -> Html:
+def came_true(run: Run, told: Estimate | None, *, price_per_hour: float | None = None) -> Html:
     """The estimate of a run that has ended beside what it took; nothing where neither is known."""
     timing: Mapping[str, Any] = ((run.result or {}).get("report") or {}).get("timing") or {}
     if not timing.get("run_s"):
@@ -47,6 +47,9 @@ def came_true(run: Run, told: Estimate | None) -> Html:
         (t("Time"), i18n.duration, told and told.seconds, timing["run_s"]),
         (t("Memory"), size, told and told.peak_mb, timing.get("peak_mb")),
     ]
+    if price_per_hour is not None:
+        spent = timing["run_s"] / 3600 * price_per_hour
+        rows.append((t("Money"), money, told and told.cost(price_per_hour), spent))
     cells = [
         [name, shown(before) if before else "—", el("b", shown(after) if after else "—")]
         for name, shown, before, after in rows
@@ -61,6 +64,11 @@ def size(mb: float) -> str:
     return f"{mb:,.0f} MiB" if mb < 1024 else f"{mb / 1024:.1f} GiB"
 
 
+def money(amount: float) -> str:
+    """An amount in the currency of the price that was set."""
+    return f"{amount:,.2f}"
+
+
 def _figures(told: Estimate, price_per_hour: float | None) -> Html:
     parts = [
         html.figure(
@@ -71,7 +79,7 @@ def _figures(told: Estimate, price_per_hour: float | None) -> Html:
         html.figure(f"{told.tokens:,}", t("tokens")),
     ]
     if price_per_hour is not None:
-        parts.append(html.figure(f"≈ {told.cost(price_per_hour):,.2f}", t("at the price set")))
+        parts.append(html.figure(f"≈ {money(told.cost(price_per_hour))}", t("at the price set")))
     return html.figures(*parts)
 
 

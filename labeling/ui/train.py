@@ -150,6 +150,13 @@ class TrainTab:
         }
         self.start = gr.Button("Train", variant="primary", interactive=False, elem_id="train-start")
         self.look = gr.Button("What to expect", elem_id="train-look")
+        self.price = gr.Number(
+            label="Price of an hour",
+            info="What this machine costs, in your currency; 0 shows no money.",
+            value=None,
+            minimum=0,
+            elem_id="train-price",
+        )
         self.outlook = actions.area("train-outlook-area")
         self.why_not = actions.area("train-why-not")
 
@@ -159,7 +166,7 @@ class TrainTab:
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            self.outlook,
+            *(self.outlook, self.price),
         ]
         fields = [field for f in self.forms.values() for field in f.fields.values()]
         groups = [f.group for f in self.forms.values()]
@@ -200,11 +207,12 @@ class TrainTab:
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
         self.look.click(
             guarded(self._sessions, self.look_ahead),
-            {self.method, self.start_from, *fields},
+            {self.method, self.start_from, self.price, *fields},
             self.outlook,
             show_progress="minimal",
             api_visibility="private",
         )
+        self.price.blur(guarded(self._sessions, self.set_price), self.price, None, **quiet)
         for place in (self.actions, self.runs, self.pipeline):
             actions.on_action(
                 place,
@@ -215,7 +223,10 @@ class TrainTab:
 
     def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
         """Everything, as it is now; the preset follows the data until somebody chooses one."""
-        drawn = self._everything(actor, shown, method) | {self.about: about_method(method)}
+        drawn = self._everything(actor, shown, method) | {
+            self.about: about_method(method),
+            self.price: self._launching.price_per_hour(actor),
+        }
         if preset is None:
             fitting = preset_of(self._launching.amount(actor, method).rows).name
             drawn |= {self.preset: fitting} | self._filled(actor, fitting, method, Tuning.LORA)
@@ -276,7 +287,11 @@ class TrainTab:
         told = self._launching.outlook(
             actor, method, self.forms[method].values(given), start=given[self.start_from]
         )
-        return {self.outlook: outlook.outlook(told)}
+        return {self.outlook: outlook.outlook(told, price_per_hour=given[self.price] or None)}
+
+    def set_price(self, actor: Actor, price: float | None) -> None:
+        """What an hour costs from now on."""
+        self._launching.set_price_per_hour(actor, price)
 
     def look_back(self, actor: Actor, shown: str) -> dict[Any, Any]:
         """What a run that has ended took, beside what it was estimated to take."""
@@ -284,7 +299,8 @@ class TrainTab:
         if view is None or view.run.state is not RunState.SUCCEEDED:
             return {self.came_true: EMPTY}
         told = self._launching.foretold(actor, view.run.id)
-        return {self.came_true: outlook.came_true(view.run, told)}
+        price = self._launching.price_per_hour(actor)
+        return {self.came_true: outlook.came_true(view.run, told, price_per_hour=price)}
 
     def act(
         self, actor: Actor, action: Action, shown: str, method: str, start: str

@@ -14,8 +14,8 @@ from tests.rundirs import (
     make_run_dir,
     preference_rows,
     rated_rows,
+    run_as_launched,
     run_here,
-    run_in_two_processes,
 )
 from training.events import EventReader
 from training.methods import METHODS, Product
@@ -113,18 +113,27 @@ def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
 def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: str) -> None:
     shape: dict[str, Any] = {"epochs": 2, "eval_generations": 0, "eval_share": 0.0}
     alone, together = (
-        make_run_dir(tmp_path / name, model, method=method, batch_size=size, **shape)
-        for name, size in (("alone", 16), ("together", 8))
+        make_run_dir(
+            tmp_path / name, model, method=method, batch_size=16 // count, processes=count, **shape
+        )
+        for name, count in (("alone", 1), ("together", 2))
     )
-    run_in_two_processes(together)
-    result = together.read_result()
-    assert result is not None
+    result = run_as_launched(together)
     assert result.state is Outcome.SUCCEEDED, (result.failure, together.log_tail(40))
     assert run_here(alone).state is Outcome.SUCCEEDED
     assert losses(together).keys() == losses(alone).keys()
     found, expected = (learned(run_dir) for run_dir in (together, alone))
     apart = sum(float((found[name] - w).norm() ** 2) for name, w in expected.items()) ** 0.5
     assert apart < 0.05 * sum(float(w.norm() ** 2) for w in expected.values()) ** 0.5
+
+
+@pytest.mark.nightly
+def test_several_processes_say_why_they_all_failed(tmp_path: Path, model: Path) -> None:
+    rows = preference_rows()
+    rows[2]["rejected"][0]["content"] = " "
+    failure = run_as_launched(make_run_dir(tmp_path / "run", model, rows=rows, processes=2)).failure
+    assert failure is not None
+    assert "row 3: rejected is empty" in failure.message
 
 
 def learned(run_dir: RunDir) -> dict[str, Any]:

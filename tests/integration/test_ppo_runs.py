@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from tests.models import build_adapter, build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
-from tests.rundirs import make_run_dir, run_here, run_in_two_processes
+from tests.rundirs import make_run_dir, run_as_launched, run_here
+from tests.tensorboard import tracked
 from training.events import EventReader
 from training.loading import load_tokenizer
 from training.rundir import Outcome, RunDir, RunResult
@@ -70,6 +71,12 @@ def test_the_report_says_what_was_learned_from_and_what_became_of_it(
     assert report["reward"]["before"] != report["reward"]["after"]
     assert report["training"]["score"] == metrics(trained[0])[4]["score"]
     assert report["timing"]["rollouts_per_s"] > 0
+
+
+def test_its_metrics_are_in_the_files_of_tensorboard(trained: tuple[RunDir, RunResult]) -> None:
+    told = {step: numbers["score"] for step, numbers in metrics(trained[0]).items()}
+    assert tracked(trained[0], "train/score") == pytest.approx(told)
+    assert told
 
 
 def test_rewards_and_distances_are_told_apart_at_every_iteration(
@@ -201,16 +208,16 @@ def test_a_reward_model_tuned_otherwise_is_refused(tmp_path: Path, base: Path) -
     assert "not tuned with LoRA" in result.failure.message
 
 
+@pytest.mark.nightly
 def test_two_processes_learn_what_one_does(tmp_path: Path, base: Path, reward: Path) -> None:
     # One minibatch an epoch: how rows fall into minibatches depends on the number of processes.
     shape = {"iterations": 2, "minibatch_size": 8, "eval_generations": 0, "save_steps": 1}
     alone, together = (
-        make_ppo_dir(tmp_path / name, base, reward, **shape) for name in ("alone", "together")
+        make_ppo_dir(tmp_path / name, base, reward, processes=count, **shape)
+        for name, count in (("alone", 1), ("together", 2))
     )
-    run_in_two_processes(together)
+    result = run_as_launched(together)
     assert run_here(alone).state is Outcome.SUCCEEDED
-    result = together.read_result()
-    assert result is not None
     assert result.state is Outcome.SUCCEEDED
     other = EventReader(together.path / "events.1.jsonl").read()
     theirs = {e.data["step"]: e.data for e in other if e.kind == "metrics"}

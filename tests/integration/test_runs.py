@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
 from store.records import Policy, Run, RunState
 from tests.models import build_model
 from tests.rundirs import PAIRS
-from tests.services import Lab, open_lab
+from tests.services import TIMEOUT_S, Lab, open_lab
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir, RunResult
 
@@ -126,6 +128,42 @@ def test_a_restarted_application_adopts_a_live_trainer_and_can_cancel_it(lab: La
     assert lab.wait(run).state is RunState.CANCELLED
     # Asked to stop, a trainer leaves a whole checkpoint of its last step behind.
     assert RunDir(Path(run.folder)).newest_checkpoint() is not None
+
+
+def test_several_processes_are_adopted_and_end_together_when_cancelled(lab: Lab) -> None:
+    run = lab.launch(processes=2, epochs=50)
+    lab.wait_for_step(run, 1)
+    processes = trainers_of(run)
+    assert len(processes) == 2
+
+    lab.service.close()
+    lab.service = lab.open_service()
+    assert [adopted.id for adopted in lab.service.adopt()] == [run.id]
+    lab.service.cancel(run.id)
+    assert lab.wait(run).state is RunState.CANCELLED
+    result = RunDir(Path(run.folder)).read_result()
+    assert result is not None  # it was asked, and not killed
+    assert psutil.wait_procs(processes, timeout=TIMEOUT_S)[1] == []
+
+
+@pytest.mark.nightly
+def test_a_trainer_whose_launcher_died_is_followed_and_can_be_cancelled(lab: Lab) -> None:
+    run = lab.launch(processes=2, epochs=50)
+    lab.wait_for_step(run, 1)
+    assert run.pid is not None
+    processes = trainers_of(run)
+    os.kill(run.pid, signal.SIGKILL)
+    lab.wait_for_step(run, 10)
+    assert runs.get(lab.store, run.id).state is RunState.RUNNING
+    lab.service.cancel(run.id)
+    assert lab.wait(run).state is RunState.CANCELLED
+    assert psutil.wait_procs(processes, timeout=TIMEOUT_S)[1] == []
+
+
+def trainers_of(run: Run) -> list[psutil.Process]:
+    """The trainer processes that accelerate has started, not what they start themselves."""
+    assert run.pid is not None
+    return psutil.Process(run.pid).children()
 
 
 def test_a_trainer_that_does_not_listen_is_killed(lab: Lab) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from training.config import RunSpec
+from training import tracking
+from training.config import RunSpec, worker_environment
 from training.methods import METHODS
 from training.methods.dpo import DPOOptions
 from training.options import SpecError
@@ -29,7 +30,31 @@ def test_every_option_says_all_that_a_form_needs() -> None:
             assert option.label
             assert option.help
             has_bounds = option.minimum is not None and option.maximum is not None
-            assert has_bounds or option.choices or option.type is bool, option.name
+            is_free = option.type is bool or option.name == "accelerate_config"
+            assert has_bounds or option.choices or is_free, option.name
+            assert set(option.offered) <= set(option.choices), option.name
+
+
+def test_several_trackers_are_read_from_a_form_or_from_text() -> None:
+    several = DPOOptions.parsed({"trackers": ["tensorboard"]})
+    assert several == DPOOptions.parsed({"trackers": " tensorboard, "}) == DPOOptions()
+    assert DPOOptions.parsed({"trackers": []}).tracked_by == []
+
+
+def test_a_tracker_that_is_not_known_or_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SpecError, match="choose one of tensorboard, trackio, wandb, mlflow"):
+        DPOOptions.parsed({"trackers": "tensorboard,paper"})
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    with pytest.raises(SpecError, match="tensorboard is not installed here"):
+        DPOOptions.parsed({"trackers": "tensorboard"})
+
+
+def test_a_trainer_tells_the_makers_of_its_libraries_nothing() -> None:
+    environment = worker_environment(1)
+    assert environment["HF_HUB_DISABLE_TELEMETRY"] == environment["DO_NOT_TRACK"] == "1"
+    assert environment["WANDB_ERROR_REPORTING"] == "false"
 
 
 @pytest.mark.parametrize("pairs", [10, 200, 1000, 50000])

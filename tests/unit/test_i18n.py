@@ -17,6 +17,7 @@ from labeling.i18n import LANGUAGE_COOKIE, Language, plural, say, speaking, t
 from labeling.ui import arena, compare, my_work, shell
 from store.errors import BadInput, BadRow
 from tests import english
+from training import tracking
 from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.options import SpecError
@@ -31,6 +32,8 @@ NAMES |= {"sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero"}
 NAMES |= {"lora", "dora", "rslora", "qlora"}
 # Methods on a reward model, and choices of GRPO, which TRL calls so.
 NAMES |= {"RLOO", "GRPO", "dapo", "dr_grpo", "grpo", "group", "batch"}
+# Libraries that metrics are sent to.
+NAMES |= {*tracking.ALL}
 # Whole English phrases as values, which a Chinese sentence does without.
 PHRASES = {"doing", "to", "whose", "what", "chosen"}
 UI = Path(shell.__file__).parent

@@ -26,7 +26,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT
 PARENT = (
     "import signal, subprocess, sys;"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']);"
+    "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']{more});"
     "print(child.pid, flush=True); signal.pause()"
 )
 
@@ -118,12 +118,13 @@ def test_a_process_that_does_not_listen_is_killed_after_the_grace(
     assert not process.is_alive(child.pid, began)
 
 
+@pytest.mark.parametrize("more", ["", ", start_new_session=True"])
 def test_a_killed_process_takes_its_own_children_with_it(
-    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+    tmp_path: Path, started: list[subprocess.Popen[bytes]], more: str
 ) -> None:
-    child, printed = run_python(PARENT, tmp_path, started)
+    child, printed = run_python(PARENT.format(more=more), tmp_path, started)
     grandchild = psutil.Process(int(printed))
-    process.kill_group(child.pid, process.started_at(child.pid))
+    process.kill_tree(child.pid, process.started_at(child.pid))
     child.wait()
     assert psutil.wait_procs([grandchild], timeout=30)[1] == []
 
@@ -134,6 +135,6 @@ def test_a_process_with_a_recycled_pid_is_left_alone(
     child, _ = run_python(WAIT, tmp_path, started)
     earlier = process.started_at(child.pid) - 3600
     process.terminate(child.pid, earlier)
-    process.kill_group(child.pid, earlier)
+    process.kill_tree(child.pid, earlier)
     process.stop(child.pid, earlier, grace_s=0)
     assert child.poll() is None

@@ -87,6 +87,16 @@ def test_the_estimate_stands_beside_what_a_run_took() -> None:
     assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), TOLD) == ""
 
 
+def test_what_a_run_cost_stands_beside_what_it_was_to_cost() -> None:
+    run = make_run(RunState.SUCCEEDED, result={"report": {"timing": {"run_s": 250.0}}})
+
+    assert "Money" not in view.came_true(run, TOLD)
+    shown = view.came_true(run, TOLD, price_per_hour=20.0)
+
+    assert "0.69" in shown  # 125 s
+    assert "1.39" in shown  # 250 s
+
+
 def test_it_is_said_in_chinese() -> None:
     with i18n.speaking(Language.ZH):
         shown = view.outlook(outlook())

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from training.methods.online_options import max_new_tokens_option, missing_eos_penalty_option
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import ImitationOptions
 from training.options import option
 
 
 @dataclass(frozen=True)
-class BestOfNOptions(TrainerOptions):
+class BestOfNOptions(ImitationOptions):
     """Rejection sampling (Touvron et al. 2023): learns the best-scored of its own responses."""
 
     n: int = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TrainerOptions, beta_option
 from training.options import SpecError, option
 
@@ -21,7 +22,7 @@ class LossType(StrEnum):
 
 
 @dataclass(frozen=True)
-class DPOOptions(TrainerOptions):
+class DPOOptions(ProcessOptions, TrainerOptions):
     """Direct Preference Optimisation (Rafailov et al. 2023): learns from pairs alone."""
 
     beta: float = beta_option()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TrainerOptions, beta_option
 from training.options import SpecError, option
 
@@ -21,7 +22,7 @@ class Thumbs(StrEnum):
 
 
 @dataclass(frozen=True)
-class KTOOptions(TrainerOptions):
+class KTOOptions(ProcessOptions, TrainerOptions):
     """Kahneman-Tversky Optimisation (Ethayarajh et al. 2024): learns from thumbs alone."""
 
     beta: float = beta_option()

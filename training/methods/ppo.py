@@ -14,13 +14,14 @@ from training.methods.online_options import (
     missing_eos_penalty_option,
     save_steps_option,
 )
+from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
 from training.options import SpecError, option
 from training.tuning import suggested_learning_rate
 
 
 @dataclass(frozen=True)
-class PPOOptions(TuningOptions):
+class PPOOptions(ProcessOptions, TuningOptions):
     """Proximal Policy Optimisation (Schulman et al. 2017): learns from a reward model's scores."""
 
     learning_rate: float = option(

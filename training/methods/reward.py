@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TrainerOptions, tuning_option
 from training.options import option
 from training.tuning import Tuning
 
 
 @dataclass(frozen=True)
-class RewardOptions(TrainerOptions):
+class RewardOptions(ProcessOptions, TrainerOptions):
     """Reward modelling: learns to score a response as people would; PPO and best-of-n need one."""
 
     tuning: str = tuning_option((Tuning.LORA.value, Tuning.RSLORA.value))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from training.methods.trainer_options import TrainerOptions
+from training.methods.process_options import ProcessOptions
+from training.methods.trainer_options import ImitationOptions
 from training.options import option
 
 
@@ -22,7 +23,7 @@ class LearnFrom(StrEnum):
 
 
 @dataclass(frozen=True)
-class SFTOptions(TrainerOptions):
+class SFTOptions(ProcessOptions, ImitationOptions):
     """Supervised fine-tuning: learns to write as people wrote, token by token."""
 
     learn_from: str = option(

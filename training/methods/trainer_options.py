@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from training import tracking
 from training.options import MethodOptions, SpecError, option
+from training.tracking import Tracker
 from training.tuning import (
     Tuning,
     is_quantization_installed,
@@ -104,9 +106,32 @@ class TuningOptions(MethodOptions):
         label="Test response length",
         help="Longest response, in tokens, to a test prompt.",
     )
+    trackers: str = option(
+        Tracker.TENSORBOARD.value,
+        choices=tracking.ALL,
+        offered=tracking.INSTALLED,
+        is_list=True,
+        label="Trackers",
+        help="Where the metrics go as well. tensorboard writes files into the run's folder; "
+        "trackio, wandb and mlflow are offered where they are installed, and keep to their own "
+        "settings.",
+    )
+
+    @property
+    def tracked_by(self) -> list[Tracker]:
+        """The trackers that are chosen."""
+        return [Tracker(name) for name in self.trackers.split(",") if name]
 
     def check_together(self) -> None:
         check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
+        for tracker in self.tracked_by:
+            if not tracker.is_installed:
+                raise SpecError(
+                    "trackers",
+                    self.trackers,
+                    "{tracker} is not installed here; install it, or leave it out",
+                    tracker=tracker.value,
+                )
 
 
 @dataclass(frozen=True)
@@ -222,6 +247,20 @@ class TrainerOptions(TuningOptions):
                 self.patience,
                 "needs held-out measurements and a held-out share above 0",
             )
+
+
+@dataclass(frozen=True)
+class ImitationOptions(TrainerOptions):
+    """Base of the methods that learn completions token by token, where no reference holds them."""
+
+    l2_to_start: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1000.0,
+        label="Pull to the start",
+        help="Draws what is trained back to where it started, at every step by this much times the "
+        "learning rate. 0.1 to 10 keeps more of what the policy could do before; 0 does nothing.",
+    )
 
 
 def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:

@@ -1,5 +1,7 @@
 """The trainer's entry: `python -m training.worker RUN_DIR`, or `--standby` to wait for one.
 
+`accelerate launch -m training.worker RUN_DIR` trains in several processes.
+
 Exit code 0 means succeeded, 1 failed, 2 stopped before the end; what counts is result.json, which
 is written last. Libraries that take seconds to import are imported after the spec was read.
 """
@@ -12,6 +14,7 @@ import importlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from training.worker.failures import Cancelled, describe
 from training.worker.job import Job, StopRequest
 
 READY = "ready"
+FIRST_TELLS_S = 10.0
 EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1, Outcome.CANCELLED: 2}
 
 log = logging.getLogger("training.worker")
@@ -82,6 +86,11 @@ def follow(run_dir: RunDir, rank: int) -> int:
         _run_recipe(Job(run_dir.read_spec(), run_dir, events, stop, rank))
     except Cancelled:
         return EXIT_CODES[Outcome.CANCELLED]
+    except Exception:
+        log.exception("Process %d failed", rank)
+        # The launcher ends the others with this one; the first may fail alike, and has to say so.
+        time.sleep(FIRST_TELLS_S)
+        return EXIT_CODES[Outcome.FAILED]
     return EXIT_CODES[Outcome.SUCCEEDED]
 
 

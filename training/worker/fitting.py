@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from training.loading import context_length, stop_token_ids
 from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.tuning import LOW_RANK
-from training.worker import data, models
+from training.worker import data, models, tracking
 from training.worker.failures import BadData, Diverged, ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
@@ -109,8 +109,8 @@ def shared_arguments(job: Job, options: TuningOptions) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "report_to": "none",
         "disable_tqdm": True,
+        **tracking.trainer_arguments(job, options),
     }
 
 

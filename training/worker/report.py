@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import reduce
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.events import EventKind
 from training.worker.failures import Diverged
-from training.worker.job import Job
+from training.worker.job import Job, StopRequest
 
 PROGRESS_EVERY_S = 0.5
 
@@ -53,9 +55,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
         self.last_metrics: Mapping[str, Any] = {}
 
     def on_step_end(
-        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Progress, and the one place where a wish to stop is granted."""
+        """Progress, and the one place where a wish to stop is granted, in all processes at once."""
         now = time.monotonic()
         is_first = self.first_step_at is None
         is_last = state.global_step >= state.max_steps
@@ -68,6 +70,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
             self._job.events.write(
                 EventKind.PROGRESS, step=step, total=total, epoch=epoch, first_step=is_first
             )
+        if args.world_size > 1:
+            _agree_to_stop(self._job.stop, args.device)
         if self._job.stop.is_set:
             control.should_training_stop = True
             control.should_save = True
@@ -105,6 +109,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
         folder = self._job.run_dir.checkpoints / f"checkpoint-{state.global_step}"
         self._on_checkpoint(folder)
         (folder / "complete").touch()
+
+
+def _agree_to_stop(stop: StopRequest, device: torch.device) -> None:
+    """A wish that reached any process reaches all: one that stopped alone would block the rest."""
+    if reduce(torch.tensor(float(stop.is_set), device=device), reduction="sum") > 0:
+        stop.signal.set()
 
 
 def rename_metrics(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets import Dataset
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
-from training.methods.trainer_options import TrainerOptions
+from training.methods.trainer_options import ImitationOptions
 from training.worker import answers, data, evaluate, fitting, models
 from training.worker.encoding import Encoded, Encoder
 from training.worker.job import Job
+from training.worker.start import PullToStart
 
 IGNORED = -100  # what the loss passes over, by torch's convention
 
@@ -61,11 +63,15 @@ class Taught(NamedTuple):
         return {**self.fitted.report(began), "likelihood": likelihood}
 
 
-def teach(job: Job, options: TrainerOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
+def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
     """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
+    # A run that goes on must find the same start, and a fresh adapter is drawn at random.
+    set_seed(job.spec.seed)
     trainer = _build_trainer(job, options, loaded, lessons)
     trainee = loaded.trainee(trainer.model)
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["labels"])
+    if options.l2_to_start:
+        trainer.add_callback(PullToStart(trainee.model, options.l2_to_start))
     counts = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
@@ -100,7 +106,7 @@ def _lessons(loaded: models.Loaded, split: data.Split) -> Lessons:
 
 
 def _build_trainer(
-    job: Job, options: TrainerOptions, loaded: models.Loaded, lessons: Lessons
+    job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons
 ) -> QuietSFTTrainer:
     return QuietSFTTrainer(
         model=loaded.model,

@@ -1,7 +1,7 @@
 """PPO of a LoRA adapter: from a run directory to an adapter and a report.
 
     python -m training.worker RUN_DIR                                   # spec.json says "ppo"
-    torchrun --nproc_per_node 2 -m training.worker RUN_DIR              # in two processes
+    accelerate launch --multi_gpu --num_processes 2 -m training.worker RUN_DIR      # in two
 
 It does not judge whether the result is good enough to serve: it measures, and people decide.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -30,6 +31,7 @@ from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
+from training.worker.tracking import Trackers
 
 
 class Trained(NamedTuple):
@@ -64,7 +66,8 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.stop.be_patient()
     job.enter_phase("training")
-    trained = _iterate(job, options, trainer, processes)
+    with closing(Trackers.of(job, options)) as trackers:
+        trained = _iterate(job, options, trainer, processes, trackers)
     if not processes.is_main:
         return {}
     shared.trainee.save(job.run_dir.adapter_partial)
@@ -128,7 +131,13 @@ def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
     job.note_trained_rows([pool.prompts[order.at(place)].row.number for place in range(asked)])
 
 
-def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Processes) -> Trained:
+def _iterate(
+    job: Job,
+    options: PPOOptions,
+    trainer: PPOTrainer,
+    processes: Processes,
+    trackers: Trackers,
+) -> Trained:
     """Run the iterations that are left; tell and save each one that is to be."""
     began, first_step_at, first = time.monotonic(), None, trainer.iteration
     metrics = None
@@ -144,6 +153,7 @@ def _iterate(job: Job, options: PPOOptions, trainer: PPOTrainer, processes: Proc
             first_step=step == first + 1,
         )
         job.events.write(EventKind.METRICS, step=step, **asdict(metrics))
+        trackers.log(step, asdict(metrics))
         if processes.is_main and (is_last or step % options.save_steps == 0):
             checkpoints.save(job.run_dir, step, trainer.state())
     return Trained(metrics, first_step_at, time.monotonic() - began, trainer.iteration - first)
