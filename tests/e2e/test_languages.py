@@ -94,7 +94,7 @@ def english_on(page: Page) -> list[str]:
     words = r"[A-Za-z]{2,}"
     known = (
         r"[\w./-]*[\d_.][\w./-]*|starter|prompts|trl|model|tiny|sigmoid|lora|prompt|chosen|rejected"
-        r"|[MG]iB"
+        r"|tensorboard|[MG]iB"
     )
     return [
         text
