@@ -18,24 +18,10 @@ from hypothesis import settings
 from store.db import Store
 from tests.builders import Clock
 
-TESTS = Path(__file__).parent
-
 # The same examples in every run of CI, so that a change is judged by what it changed.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2`: a file is one worker's, for its fixtures, and all with a browser are one's.
-
-    A browser with its server takes a core, and everything else takes the other.
-    """
-    for item in items:
-        file = item.path.relative_to(TESTS)
-        group = file.parts[0] if file.parts[0] == "e2e" else str(file)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -106,10 +106,8 @@ def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
     assert tuning_of(run_dir.adapter) is tuning
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["dpo", *(pytest.param(m, marks=pytest.mark.nightly) for m in ("sft", "reward", "kto"))],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["dpo", "sft", "reward", "kto"])
 def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: str) -> None:
     shape: dict[str, Any] = {"epochs": 2, "eval_generations": 0, "eval_share": 0.0}
     alone, together = (
