@@ -53,7 +53,7 @@ def open_arena(page: Page, url: str) -> None:
 
 
 def wait_for(page: Page, state: str) -> None:
-    page.wait_for_selector(f"{ARENA}[data-state={state}]", timeout=ANSWER_MS)
+    expect(page.locator(ARENA)).to_have_attribute("data-state", state, timeout=ANSWER_MS)
 
 
 def composer(page: Page) -> Locator:
