@@ -304,9 +304,12 @@ def _serve(settings: Settings) -> int:
     """Open everything, serve until asked to stop, close in reverse order."""
     import logging
     import signal
+    import warnings
 
     import uvicorn
 
+    # torch tells, on every machine without CUDA, of a CUDA operator that it overrides itself.
+    warnings.filterwarnings("ignore", message="Warning only once for all operators")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with ExitStack() as stack:

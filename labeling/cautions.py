@@ -133,7 +133,7 @@ def _one_person(facts: DataFacts) -> Iterator[Caution]:
         "one_person",
         Severity.NOTE if is_alone else Severity.WARN,
         Message(
-            "{percent} % of the judgments are {name}'s.",
+            "{percent} % of the judgments were given by {name}.",
             {"percent": _percent(given), "name": facts.top_person or ""},
         ),
         Message(

@@ -23,6 +23,10 @@ STARTER = Path(__file__).resolve().parents[2] / "assets" / "starter"
 TABS = ("my-work", "prompts", "train", "policies", "export", "project", "people")
 JUDGED = 20
 PER_ROUND = 6
+NEXT_ITEM = """before => {
+  const shown = [...document.querySelectorAll(".ws-compare .ws-response-body")];
+  return shown.length === 2 && shown.some((body, i) => body.innerText !== before[i]);
+}"""
 MAX_ROUNDS = 12  # a slow machine has more to give out that was made before
 
 
@@ -31,10 +35,10 @@ def judge(page: Page, number: int) -> None:
     for _ in range(number):
         wait_for_item(page)
         first, second = page.locator(".ws-response-body").all()
-        before = page.locator(".ws-turn:last-child .ws-prose").inner_text()
-        shorter_first = len(first.inner_text()) < len(second.inner_text())
-        page.keyboard.press("1" if shorter_first else "2")
-        expect(page.locator(".ws-turn:last-child .ws-prose")).not_to_have_text(before)
+        before = [first.inner_text(), second.inner_text()]
+        page.keyboard.press("1" if len(before[0]) < len(before[1]) else "2")
+        # The same question may come twice in a row, with other responses.
+        page.wait_for_function(NEXT_ITEM, arg=before)
     page.wait_for_selector('.ws-compare[data-unsent="0"]')
 
 
