@@ -12,6 +12,7 @@ import pytest
 from store import policies, runs, snapshots
 from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
 from store.records import Policy, Run, RunState
+from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import PAIRS
 from tests.services import TIMEOUT_S, Lab, open_lab
@@ -26,13 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path, model: Path) -> Iterator[Lab]:
-    with open_lab(tmp_path, model, pairs=8) as opened:
+    with forked_trainers(), open_lab(tmp_path, model, pairs=8) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Lab, Run]]:
-    """One run, launched on a prepared process and followed to its end."""
+    """One run, launched on a prepared process as people do, and followed to its end."""
     with open_lab(tmp_path_factory.mktemp("lab"), model) as opened:
         opened.service.prepare()
         run = opened.launch()
