@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -186,7 +186,8 @@ class _Forking:
         self._selector.register(sys.stdin, selectors.EVENT_READ)
         self._selector.register(listener, selectors.EVENT_READ)
         self._listener = listener
-        self._codes: dict[int, int] = {}
+        self._codes: dict[int, int] = {}  # of children that have ended
+        signal.signal(signal.SIGCHLD, self._reap)
 
     def answer_all(self) -> None:
         """Until the one who started this process is gone. In a child it ends by `SystemExit`."""
@@ -207,18 +208,16 @@ class _Forking:
             asking.close()
             return
         request = json.loads(message)
-        answer = self._code_of(request["code"]) if "code" in request else None
-        if descriptors:
-            answer = self._fork(request, descriptors)
+        answer = (
+            self._fork(request, descriptors) if descriptors else self._codes.get(request["code"])
+        )
         asking.send(json.dumps(answer).encode())
 
-    def _code_of(self, pid: int) -> int | None:
-        if pid not in self._codes:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended == 0:
-                return None
-            self._codes[pid] = os.waitstatus_to_exitcode(status)
-        return self._codes[pid]
+    def _reap(self, *_: object) -> None:
+        """At once, since whoever waits for a process that is not its own child waits for this."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
 
     def _fork(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> int:
         if "train" in request:
@@ -239,7 +238,8 @@ class _Forking:
         raise SystemExit(importlib.import_module("app").main(request["serve"]))
 
     def _leave(self) -> None:
-        """In a child: hold nothing of this process open."""
+        """In a child: hold nothing of this process open, and leave its own children to itself."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for key in list(self._selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
