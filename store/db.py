@@ -270,14 +270,14 @@ class Store:
                 request.future.set_result(value)
 
     def _transact(self, cursor: Cursor, group: list[_Request]) -> list[Any]:
-        cursor.execute("BEGIN")
+        cursor.begin()
         try:
             values = [request.change(cursor) for request in group]
         except BaseException:
-            # After an error inside a transaction COMMIT would not raise, and would lose it all.
-            cursor.execute("ROLLBACK")
+            # After an error inside a transaction a commit would not raise, and would lose it all.
+            cursor.rollback()
             raise
-        cursor.execute("COMMIT")
+        cursor.commit()
         return values
 
     def _append_journal(self, lines: Sequence[str]) -> OSError | None:
