@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -252,3 +254,19 @@ def judge_in_every_way(store: Store, *, prompt: Prompt | str = "How do I log in?
         guidelines_version=1,
     )
     write_response(store, said, "Tap 'Forgot password', then follow the mail.", instead_of=0)
+
+
+@contextmanager
+def busy_writer(store: Store) -> Iterator[None]:
+    """Changes submitted meanwhile wait together, and are committed together afterwards."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def change(_: Cursor) -> None:
+        has_begun.set()
+        may_end.wait(30)
+
+    held = store.submit(change)
+    assert has_begun.wait(30)
+    yield
+    may_end.set()
+    held.result(30)
