@@ -12,10 +12,12 @@ from typing import NamedTuple
 from labeling.volumes import Grade, volume
 from store.data_facts import DataFacts, Tally
 from training.estimate import Estimate
+from training.general import rows_replayable, rows_to_replay
 from training.lengths import TokenCounts
 from training.machine import Machine
 from training.messages import Message
 from training.methods import LearnsFrom, Method
+from training.methods.trainer_options import ImitationOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
 
@@ -108,6 +110,30 @@ def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
         Message(
             "Lower the batch size and raise gradient accumulation, turn gradient checkpointing on, "
             "or choose LoRA."
+        ),
+    )
+
+
+def of_replay(options: MethodOptions, *, rows: int, general: int) -> Iterator[Caution]:
+    """Whether so many general demonstrations suffice for the share that is to be replayed."""
+    if not isinstance(options, ImitationOptions):
+        return
+    wanted = rows_to_replay(options.replay_share, options.rows_learned(rows))
+    found = rows_replayable(general)
+    if found >= wanted:
+        return
+    yield Caution(
+        "replay",
+        Severity.NOTE,
+        Message(
+            "{found} general demonstrations can be replayed; the share asks for {wanted}.",
+            {"found": found, "wanted": wanted},
+        )
+        if general
+        else Message("There are no general demonstrations to replay against forgetting."),
+        Message(
+            "Import demonstrations of other tasks in the Prompts tab, as general ones, or lower "
+            "the replayed share."
         ),
     )
 

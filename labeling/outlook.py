@@ -51,8 +51,8 @@ class Outlooks:
         self._counter: TokenCounter | None = None
         self._looks: dict[Kind, _Look] = {}
 
-    def of(self, method: Method, options: MethodOptions) -> Outlook:
-        """What to expect of a run with these options, started now.
+    def of(self, method: Method, options: MethodOptions, *, general: int) -> Outlook:
+        """What to expect of a run with these options and `general` demonstrations, started now.
 
         The first one on a machine takes some seconds. Raises `ModelLoadError`.
         """
@@ -61,7 +61,7 @@ class Outlooks:
         return Outlook(
             method=method.name,
             facts=look.facts,
-            cautions=tuple(self._cautions(method, options, look, told)),
+            cautions=tuple(self._cautions(method, options, look, told, general)),
             estimate=told,
         )
 
@@ -98,12 +98,18 @@ class Outlooks:
         return estimate(method.name, options, rows, shape, machine)
 
     def _cautions(
-        self, method: Method, options: MethodOptions, look: _Look, told: Estimate | None
+        self,
+        method: Method,
+        options: MethodOptions,
+        look: _Look,
+        told: Estimate | None,
+        general: int,
     ) -> Iterator[Caution]:
         machine, limit = self._runs.machine, cautions.max_length_of(options)
         if told is not None and machine is not None:
             yield from cautions.of_memory(told, machine)
         yield from cautions.of_data(method, look.facts)
+        yield from cautions.of_replay(options, rows=look.facts.rows, general=general)
         if limit is not None:
             yield from cautions.of_lengths(
                 look.counts, max_length=limit, ends_turns=look.ends_turns

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from peft import get_peft_model
 
@@ -53,9 +51,9 @@ def judged(
         model,
         reward_model=taste,
         test_prompts=prompts,
+        general=general_rows("No idea, sorry."),
         eval_generations=PROMPTS,
     )
-    write_general(run_dir, "No idea, sorry.")
     return run_dir, run_here(run_dir)
 
 
@@ -68,11 +66,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[RunDir
     return run_dir, run_here(run_dir)
 
 
-def write_general(run_dir: RunDir, text: str) -> None:
-    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": text}]
-    endless = [messages[0], {"role": "assistant", "content": "And on. " * 400}]
-    rows = [{"messages": messages}, {"messages": endless}]
-    pq.write_table(pa.Table.from_pylist(rows), run_dir.path / "data/general.parquet")
+def general_rows(text: str) -> list[dict[str, Any]]:
+    """Greetings that are answered so, every other one of them too long for the model."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Hello {n}"}],
+            "completion": [{"role": "assistant", "content": text + " And on." * 400 * (n % 2)}],
+        }
+        for n in range(80)
+    ]
 
 
 def report_of(ran: tuple[RunDir, RunResult]) -> Any:
@@ -162,7 +164,7 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     told = report_of(judged)["forgetting"]
 
     # The text that is longer than the model's context is left out.
-    assert (told["on"], told["rows"]) == ("general", 1)
+    assert (told["on"], told["rows"]) == ("general", 3)
     assert told["loss_after"] > told["loss_before"] + 0.1
 
 

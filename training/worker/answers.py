@@ -121,12 +121,13 @@ def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[st
         job.events.write(EventKind.SAMPLE, **sample)
     before, after = responses(answers.before), responses(answers.after)
     followed = following.compare(job, answers.prompts, before, after)
+    forgotten = forgetting.measure(job, trainee, answers.rows(answers.before))
     return {
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
         "instructions": followed._asdict() if followed else None,
         **_found_by_reward_model(job, trainee, answers),
-        "forgetting": forgetting.measure(job, trainee, answers.rows(answers.before))._asdict(),
+        "forgetting": forgotten._asdict() if forgotten else None,
     }
 
 

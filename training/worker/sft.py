@@ -16,8 +16,9 @@ from trl import SFTConfig, SFTTrainer
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
 from training.methods.trainer_options import ImitationOptions
-from training.worker import answers, data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, general, models
 from training.worker.encoding import Encoded, Encoder
+from training.worker.general import Replay
 from training.worker.job import Job
 from training.worker.start import PullToStart
 
@@ -49,6 +50,11 @@ class Lessons(NamedTuple):
     held_out: list[Encoded]
     sources: list[list[int]]
 
+    def with_replay(self, replay: Replay) -> Lessons:
+        """The same, with what is replayed among what is to be imitated."""
+        behind: list[list[int]] = [[] for _ in replay.rows]
+        return Lessons([*self.train, *replay.rows], self.held_out, [*self.sources, *behind])
+
 
 class Taught(NamedTuple):
     """A policy that has learned its lessons, and how likely it finds those that it has not seen."""
@@ -65,6 +71,8 @@ class Taught(NamedTuple):
 
 def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
     """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
+    replay = general.draw_replay(job, options, loaded, learned=len(lessons.train))
+    lessons = lessons.with_replay(replay)
     # A run that goes on must find the same start, and a fresh adapter is drawn at random.
     set_seed(job.spec.seed)
     trainer = _build_trainer(job, options, loaded, lessons)
@@ -72,7 +80,9 @@ def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: L
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["labels"])
     if options.l2_to_start:
         trainer.add_callback(PullToStart(trainee.model, options.l2_to_start))
-    counts = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
+    laid_out = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
+    job.note_replayed_rows(replay.numbers)
+    counts = _apart(laid_out, replay)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
     job.enter_phase("evaluating")
@@ -90,6 +100,12 @@ def row_lengths(tokenized: Dataset) -> list[int]:
 
 class QuietSFTTrainer(fitting.WithoutCard, SFTTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer."""
+
+
+def _apart(counts: Mapping[str, int], replay: Replay) -> dict[str, int]:
+    """What is replayed is counted by itself; all of it fits, so none was left out."""
+    replayed = len(replay.rows)
+    return {**counts, "train": counts["train"] - replayed, "replayed": replayed}
 
 
 def _is_learned(row: data.Row, options: SFTOptions) -> bool:
