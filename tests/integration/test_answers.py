@@ -18,7 +18,7 @@ from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
 from training.verdicts import Finding
-from training.worker.answers import Answers, tell_answers
+from training.worker.answers import Answers, judge, tell_answers
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee, fresh_adapter
 
@@ -120,7 +120,8 @@ def test_a_reward_model_tells_who_wins_and_who_got_worse(
     policy = get_peft_model(load_base(model), fresh_adapter(DPOOptions()))
     trainee = Trainee(policy, load_tokenizer(model), Tuning.LORA)
 
-    told = tell_answers(job, trainee, answers_of(model, before, after))
+    answered = answers_of(model, before, after)
+    told = tell_answers(job, trainee, answered, judge(job, trainee, answered))
 
     assert told["win_rate"]["rate"] == rate
     assert told["win_rate"]["low"] <= rate <= told["win_rate"]["high"]

@@ -5,7 +5,6 @@ python -m training.worker RUN_DIR        # spec.json says method "sft"
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +29,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, SFTOptions)
     job.enter_phase("loading")
@@ -40,7 +38,7 @@ def train(job: Job) -> Mapping[str, Any]:
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
     taught = teach(job, options, loaded, _lessons(loaded, split))
-    return {**taught.report(began), **answers.answer_held_out(job, options, taught.trainee)}
+    return {**taught.report(), **answers.answer_held_out(job, options, taught.trainee)}
 
 
 class Lessons(NamedTuple):
@@ -63,10 +61,10 @@ class Taught(NamedTuple):
     fitted: fitting.Fitted
     likelihood: evaluate.Likelihood | None
 
-    def report(self, began: float) -> dict[str, Any]:
-        """For the run's result; `began` is when its recipe did, by the monotonic clock."""
+    def report(self) -> dict[str, Any]:
+        """For the run's result."""
         likelihood = self.likelihood._asdict() if self.likelihood else None
-        return {**self.fitted.report(began), "likelihood": likelihood}
+        return {**self.fitted.report(), "likelihood": likelihood}
 
 
 def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
