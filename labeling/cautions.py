@@ -96,11 +96,13 @@ def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Ite
 
 def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
     """Whether the run fits into the machine's memory."""
-    share = estimate.peak_mb / machine.device.memory_mb
+    # Processes on a CPU share its memory; each of those on GPUs has one of its own.
+    needed_mb = estimate.peak_mb * (estimate.processes if machine.device.kind == "cpu" else 1)
+    share = needed_mb / machine.device.memory_mb
     if share < MEMORY_WARNED:
         return
     needed = {
-        "needed": f"{estimate.peak_mb / 1024:.1f}",
+        "needed": f"{needed_mb / 1024:.1f}",
         "memory": f"{machine.device.memory_mb / 1024:.1f}",
     }
     yield Caution(

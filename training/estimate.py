@@ -7,14 +7,14 @@ what that costs by `costs`; the constants here are of this product's own trainer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from training.machine import Machine
 from training.options import MethodOptions
-from training.planned import Lengths, Memory, PlannedRun, Rows
+from training.planned import Lengths, Memory, Pass, PlannedRun, Rows
 from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedPPO
 from training.planned_rows import READINGS, PlannedRows
 from training.shape import ModelShape
@@ -30,6 +30,8 @@ CALLS_OF_LAYER = 150
 CALLS_OF_STEP = 5000
 # Loading a model and tokenising before the first step, and writing at the end.
 SETUP_S, SETUP_S_OF_ROW = 2.0, 0.002
+# Several processes are not prepared: each imports what takes seconds.
+LAUNCH_S = 8.0
 
 Plan = Callable[[Any, Rows, ModelShape, Machine], PlannedRun]
 
@@ -51,8 +53,8 @@ PLANS: Mapping[str, Plan] = {
 class Estimate:
     """What a run will take.
 
-    `seconds` are from a trainer that stands by to its result, on a machine that nobody else uses;
-    `tokens` are those trained on, over all epochs.
+    `memory` is of one of its processes. `seconds` are from a trainer that stands by to its result,
+    on a machine that nobody else uses; `tokens` are those trained on, over all epochs.
     """
 
     memory: Memory
@@ -60,10 +62,11 @@ class Estimate:
     tokens: int
     flops: float
     steps: int
+    processes: int = 1
 
     @property
     def peak_mb(self) -> float:
-        """Largest memory, in MiB."""
+        """Largest memory of a process, in MiB."""
         return self.memory.peak_mb
 
     def cost(self, price_per_hour: float) -> float:
@@ -78,27 +81,38 @@ def estimate(
     if method not in PLANS or rows.number == 0:
         return None
     run = PLANS[method](options, rows, shape, machine)
-    flops = _flops(run)
-    return Estimate(run.memory(), _seconds(run, flops), _trained(run), flops, run.steps)
+    learning, measuring = list(run.learning()), list(run.measuring())
+    return Estimate(
+        memory=run.memory(),
+        seconds=_seconds(run, learning, measuring),
+        tokens=round(sum(through.tokens for through in learning if through.has_gradient)),
+        flops=_flops(run, [*learning, *measuring]),
+        steps=run.steps,
+        processes=run.processes,
+    )
 
 
-def _flops(run: PlannedRun) -> float:
-    total = 0.0
-    for through in run.passes():
-        costs = run.costs if through.has_head else run.headless_costs
-        once = costs.forward() + (costs.backward() if through.has_gradient else 0.0)
-        total += through.tokens * once
-    return total
+def _seconds(run: PlannedRun, learning: Sequence[Pass], measuring: Sequence[Pass]) -> float:
+    """The processes share what is learned; one measures while the others wait for it."""
+    each = _seconds_of(run, learning) / run.processes
+    updates = run.updates * CALLS_OF_STEP * run.machine.call_s
+    setup = SETUP_S + SETUP_S_OF_ROW * run.rows_prepared
+    started = LAUNCH_S if run.processes > 1 else 0.0
+    return each + updates + _seconds_of(run, measuring) + setup + started
 
 
-def _seconds(run: PlannedRun, flops: float) -> float:
+def _seconds_of(run: PlannedRun, passes: Sequence[Pass]) -> float:
     """Arithmetic at the machine's rate, and the calls that small operations cannot go below."""
     machine = run.machine
-    arithmetic = flops / (machine.flops_per_s * EFFICIENCY[machine.device.kind])
-    layers = sum((3 if t.has_gradient else 1) * t.batches for t in run.passes()) * run.shape.layers
-    calls = layers * CALLS_OF_LAYER + run.updates * CALLS_OF_STEP
-    return arithmetic + calls * machine.call_s + SETUP_S + SETUP_S_OF_ROW * run.rows_prepared
+    arithmetic = _flops(run, passes) / (machine.flops_per_s * EFFICIENCY[machine.device.kind])
+    batches = sum((3 if through.has_gradient else 1) * through.batches for through in passes)
+    return arithmetic + batches * run.shape.layers * CALLS_OF_LAYER * machine.call_s
 
 
-def _trained(run: PlannedRun) -> int:
-    return round(sum(through.tokens for through in run.passes() if through.has_gradient))
+def _flops(run: PlannedRun, passes: Sequence[Pass]) -> float:
+    total = 0.0
+    for through in passes:
+        costs = run.costs if through.has_head else run.headless_costs
+        backward = costs.backward() if through.has_gradient else 0.0
+        total += through.tokens * (costs.forward() + backward)
+    return total

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from training.costs import MB, Costs
 from training.general import HELD_OUT_SHARE
 from training.machine import Machine
+from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TuningOptions
 from training.shape import ModelShape
 
@@ -93,13 +94,18 @@ class PlannedRun(ABC):
     machine: Machine
 
     @abstractmethod
-    def passes(self) -> Iterator[Pass]:
-        """Everything that goes through a model, once training has begun."""
+    def learning(self) -> Iterator[Pass]:
+        """What goes through models while training, in all processes together."""
 
     @property
     @abstractmethod
     def steps(self) -> int:
         """As people see them counted."""
+
+    @property
+    def processes(self) -> int:
+        """That share the training; one of them measures the result."""
+        return self.options.processes if isinstance(self.options, ProcessOptions) else 1
 
     @property
     def updates(self) -> int:

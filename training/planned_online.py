@@ -57,7 +57,7 @@ class PlannedPPO(PlannedRun):
     def longest(self) -> int:
         return self.prompt_longest + self._new.longest
 
-    def passes(self) -> Iterator[Pass]:
+    def learning(self) -> Iterator[Pass]:
         options = self.options
         yield from self.drawing(options.rollouts, self._new.longest, times=options.iterations)
         for has_head in (True, False):  # policy and reference; values and scores
@@ -67,7 +67,9 @@ class PlannedPPO(PlannedRun):
             tokens = options.ppo_epochs * self._drawn * self.length
             batches = options.ppo_epochs * self._batches
             yield Pass(tokens, batches, has_gradient=True, has_head=has_head)
-        yield from self.measuring()
+
+    def measuring(self) -> Iterator[Pass]:
+        yield from super().measuring()
         scored = 2 * self.answers
         yield Pass(scored * self.length, self._micro_batches(scored), has_head=False)
 
@@ -122,7 +124,7 @@ class PlannedGroups(PlannedRun):
     def longest(self) -> int:
         return self.prompt_longest + self._new.longest
 
-    def passes(self) -> Iterator[Pass]:
+    def learning(self) -> Iterator[Pass]:
         options = self.options
         drawn = options.iterations * options.responses
         batches = drawn // options.batch_size
@@ -133,7 +135,6 @@ class PlannedGroups(PlannedRun):
         yield Pass(looks * drawn * self.length, looks * batches)
         learned = options.inner_epochs * drawn * self.length
         yield Pass(learned, options.inner_epochs * batches, has_gradient=True)
-        yield from self.measuring()
 
     def step_bytes(self) -> float:
         options = self.options
@@ -176,14 +177,14 @@ class PlannedBestOfN(PlannedRun):
     def longest(self) -> int:
         return self._teaching.longest
 
-    def passes(self) -> Iterator[Pass]:
+    def learning(self) -> Iterator[Pass]:
         options = self.options
         at_once = max(1, GENERATION_ROWS // options.n)
         prompts = min(options.prompts, self.rows.number)
         times = math.ceil(prompts / at_once)
         yield from self.drawing(at_once * options.n, self._new.longest, times=times)
         yield Pass(prompts * options.n * self.length, times, has_head=False)
-        yield from self._teaching.passes()
+        yield from self._teaching.learning()
 
     def step_bytes(self) -> float:
         drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)

@@ -76,7 +76,7 @@ class PlannedRows(PlannedRun):
 
     @property
     def steps(self) -> int:
-        return math.ceil(self._batches / self.options.gradient_accumulation)
+        return math.ceil(self._batches / self.options.gradient_accumulation / self.processes)
 
     @property
     def rows_prepared(self) -> int:
@@ -86,14 +86,13 @@ class PlannedRows(PlannedRun):
     def answers(self) -> int:
         return self.options.eval_generations if self.reading.answers else 0
 
-    def passes(self) -> Iterator[Pass]:
+    def learning(self) -> Iterator[Pass]:
         reading, has_head = self.reading, self.reading.has_head
         epoch = self.learned * reading.sequences * self.length
         trained = self.options.epochs * epoch
         yield Pass(trained, self._batches, has_gradient=True, has_head=has_head)
         looked_at = reading.looks * trained + reading.first_looks * epoch + self._measured
         yield Pass(looked_at, looked_at / self._batch_mean, has_head=has_head)
-        yield from self.measuring()
 
     def step_bytes(self) -> float:
         tokens = self.options.batch_size * self.reading.sequences * self.longest

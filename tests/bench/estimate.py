@@ -29,6 +29,7 @@ import app
 from tests.rundirs import write_rows
 from training import general
 from training.config import RunSpec, worker_environment
+from training.engine import launch_of
 from training.estimate import Estimate, Lengths, Rows, estimate
 from training.loading import load_tokenizer, render_prompt
 from training.machine import Machine, measured
@@ -232,10 +233,10 @@ def _compare(run_dir: RunDir, rows: Rows, shape: ModelShape, machine: Machine) -
 
 def _train(run_dir: RunDir) -> float:
     """Run the trainer to its end; its largest resident memory as seen from outside, in MiB."""
-    environment = {**os.environ, **worker_environment(1), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "training.worker", str(run_dir.path)]
+    launch = launch_of(run_dir.read_spec(), run_dir.path)
+    environment = {**os.environ, **launch.environment, "PYTHONPATH": str(ROOT)}
     with run_dir.log_path.open("wb") as log:
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        child = subprocess.Popen(launch.command, env=environment, stdout=log, stderr=log)
         largest = [0.0]
         watcher = threading.Thread(target=_watch, args=(child, largest), daemon=True)
         watcher.start()

@@ -182,3 +182,11 @@ def test_best_of_n_learns_what_it_keeps() -> None:
     [told] = cautions.of_replay(options, rows=3000, general=1)
 
     assert "asks for 5." in str(told.found)  # a tenth, beside the 42 that are not held out
+
+
+def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not() -> None:
+    told = foretold(processes=4)
+    room = round(2 * told.peak_mb)
+
+    assert "memory" in named(cautions.of_memory(told, machine("cpu", room)))
+    assert not list(cautions.of_memory(told, machine("cuda", room)))

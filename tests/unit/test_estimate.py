@@ -269,6 +269,24 @@ def test_the_policy_that_drew_is_asked_once_more_by_rloo_and_by_later_inner_epoc
     assert flops["rloo", 2] == flops["grpo", 2]
 
 
+def test_several_processes_share_the_training_and_not_the_measuring() -> None:
+    one, two = (
+        foretold("sft", shape=LLAMA_8B, **alone(epochs=8, processes=n, batch_size=10))
+        for n in (1, 2)
+    )
+
+    assert (one.steps, two.steps) == (800, 400)
+    assert (one.tokens, two.tokens) == (two.tokens, one.tokens)
+    assert two.seconds == pytest.approx(one.seconds / 2, rel=0.01)
+    assert (two.memory, two.processes) == (one.memory, 2)
+    measured = {
+        n: foretold("sft", shape=LLAMA_8B, processes=n).seconds
+        - foretold("sft", shape=LLAMA_8B, processes=n, eval_generations=0).seconds
+        for n in (1, 2)
+    }
+    assert measured[2] == pytest.approx(measured[1])
+
+
 def test_a_method_whose_work_is_unknown_and_no_rows_are_not_estimated() -> None:
     assert estimate("dream", MethodOptions(), ROWS, TINY, machine()) is None
     assert estimate("dpo", DPOOptions(), ROWS._replace(number=0), TINY, machine()) is None
