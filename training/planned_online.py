@@ -79,7 +79,8 @@ class PlannedPPO(PlannedRun):
         written = rows * (self._new.longest + 1)
         learning = costs.activations(rows * self.longest) + costs.logits(written, LEARNED_COPIES)
         observing = costs.logits(written, OBSERVED_COPIES)
-        return max(learning, observing, self.generation_bytes(options.rollouts, self._new.longest))
+        drawing = self.generation_bytes(options.rollouts, self._new.longest)
+        return held_in_turn(self, drawing, max(learning, observing))
 
     def held_bytes(self) -> float:
         """The policy's adapter and the value function's."""
@@ -140,7 +141,8 @@ class PlannedGroups(PlannedRun):
         options = self.options
         tokens = options.batch_size * self.longest
         learning = self.costs.activations(tokens) + self.costs.head_tiles(tokens)
-        return max(learning, self.generation_bytes(options.responses, self._new.longest))
+        drawing = self.generation_bytes(options.responses, self._new.longest)
+        return held_in_turn(self, drawing, learning)
 
     def reward_model_bytes(self) -> float:
         return reward_model_bytes(self)
@@ -188,7 +190,7 @@ class PlannedBestOfN(PlannedRun):
 
     def step_bytes(self) -> float:
         drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
-        return max(self._teaching.step_bytes(), drawing)
+        return held_in_turn(self, drawing, self._teaching.step_bytes())
 
     def evaluation_bytes(self) -> float:
         return self._teaching.evaluation_bytes()
@@ -213,6 +215,11 @@ class PlannedBestOfN(PlannedRun):
     @cached_property
     def _new(self) -> New:
         return New.of(self.rows, self.options.max_new_tokens)
+
+
+def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
+    """What both hold, one after the other: a heap keeps what many small blocks have taken."""
+    return max(drawing, learning) if run.costs.is_on_gpu else drawing + learning
 
 
 def reward_model_bytes(run: PlannedRun) -> float:

@@ -15,8 +15,10 @@ from training.estimate import PLANS, Estimate, Lengths, Rows, estimate
 from training.machine import Machine
 from training.methods import METHODS
 from training.methods.dpo import DPOOptions
+from training.methods.ppo import PPOOptions
 from training.methods.sft import SFTOptions
 from training.options import MethodOptions
+from training.planned_online import PlannedPPO, held_in_turn
 from training.shape import ModelShape, count_parameters, read_shape
 from training.tuning import Tuning
 
@@ -256,6 +258,15 @@ def test_a_reward_model_of_its_own_is_a_second_base_and_ppos_an_adapter() -> Non
     assert memory["ppo"].reward_model * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)
     for name in ("rloo", "grpo", "best_of_n"):
         assert memory[name].reward_model > memory[name].weights
+
+
+@pytest.mark.parametrize(("kind", "held"), [("cpu", 7.0), ("cuda", 4.0)])
+def test_what_drawing_took_is_held_beside_a_step_on_a_cpu_alone(
+    kind: DeviceKind, held: float
+) -> None:
+    run = PlannedPPO(PPOOptions(), ROWS, TINY, machine(kind))
+
+    assert held_in_turn(run, 3.0, 4.0) == held
 
 
 def test_the_policy_that_drew_is_asked_once_more_by_rloo_and_by_later_inner_epochs() -> None:
