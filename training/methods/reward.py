@@ -40,5 +40,14 @@ class RewardOptions(ProcessOptions, TrainerOptions):
         label="Centring",
         help="Keeps the scores around 0, so that those of different prompts can be compared.",
     )
+    watch_share: float = option(
+        0.3,
+        minimum=0.0,
+        maximum=0.5,
+        label="Share for the watch",
+        help="This share of the conversations trains a second model, from which no policy learns: "
+        "where its scores fall while the reward rises, the reward is being exploited. Few pairs "
+        "are not divided; 0 keeps no second model, and all pairs for the first.",
+    )
 
     EPOCHS: ClassVar[tuple[int, int, int]] = (2, 2, 1)  # more makes it over-confident

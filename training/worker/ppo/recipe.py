@@ -16,22 +16,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import torch
 from transformers import set_seed
 
 from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
 from training.worker import answers, fitting, models, prompts
+from training.worker.evaluate import Scored
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
-from training.worker.ppo.model import SharedBase
+from training.worker.ppo.model import REWARD, WATCH, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
 from training.worker.tracking import Trackers
+from training.worker.watch import Judge, Judges, Watch
 
 
 class Trained(NamedTuple):
@@ -66,8 +69,9 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.stop.be_patient()
     job.enter_phase("training")
+    watch = _watch(job, options, shared)
     with closing(Trackers.of(job, options)) as trackers:
-        trained = _iterate(job, options, trainer, processes, trackers)
+        trained = _iterate(job, options, trainer, processes, trackers, watch)
     if not processes.is_main:
         return {}
     shared.trainee.save(job.run_dir.adapter_partial)
@@ -103,6 +107,7 @@ def _share(job: Job, options: PPOOptions, loaded: Loaded) -> SharedBase:
     return SharedBase(
         loaded.wrapped(),
         reward_folder=Path(job.spec.reward_model),
+        watch_folder=Path(job.spec.watch_model) if job.spec.watch_model else None,
         gradient_checkpointing=options.gradient_checkpointing,
     )
 
@@ -125,6 +130,18 @@ def _build_trainer(
     return PPOTrainer(collector, options, processes=processes, stop=job.stop)
 
 
+def _watch(job: Job, options: PPOOptions, shared: SharedBase) -> Watch | None:
+    """None without a second reward model, and in processes that only compute."""
+    if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
+        return None
+
+    def judge(model: str) -> Judge:
+        return lambda rows: _scores(shared, rows, options, model)
+
+    judges = Judges(judge(REWARD), judge(WATCH))
+    return Watch(job, shared.trainee, judges, every=options.watch_steps, asking=options)
+
+
 def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
     order = PromptOrder(len(pool.prompts), seed=job.spec.seed)
     asked = min(options.iterations * options.rollouts, len(pool.prompts))
@@ -137,10 +154,13 @@ def _iterate(
     trainer: PPOTrainer,
     processes: Processes,
     trackers: Trackers,
+    watch: Watch | None,
 ) -> Trained:
     """Run the iterations that are left; tell and save each one that is to be."""
     began, first_step_at, first = time.monotonic(), None, trainer.iteration
     metrics = None
+    if watch is not None and first == 0:
+        watch.follow(0)
     while trainer.iteration < options.iterations:
         metrics = trainer.run_iteration()
         first_step_at = first_step_at or time.time()
@@ -154,6 +174,8 @@ def _iterate(
         )
         job.events.write(EventKind.METRICS, step=step, **asdict(metrics))
         trackers.log(step, asdict(metrics))
+        if watch is not None:
+            watch.follow(step, is_last=is_last)
         if processes.is_main and (is_last or step % options.save_steps == 0):
             checkpoints.save(job.run_dir, step, trainer.state())
     return Trained(metrics, first_step_at, time.monotonic() - began, trainer.iteration - first)
@@ -165,18 +187,18 @@ def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, An
     told = answers.tell_answers(job, shared.trainee, answered)
     if answered is None:
         return {"reward": None, **told}
-    prompts = [request.token_ids for request in answered.requests]
-    before = _mean_score(shared, prompts, [o.token_ids for o in answered.before], options)
-    after = _mean_score(shared, prompts, [o.token_ids for o in answered.after], options)
+    before = fmean(_scores(shared, answered.rows(answered.before), options))
+    after = fmean(_scores(shared, answered.rows(answered.after), options))
     return {"reward": {"before": before, "after": after}, **told}
 
 
-def _mean_score(
-    shared: SharedBase,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    options: PPOOptions,
-) -> float:
+def _scores(
+    shared: SharedBase, rows: Sequence[Scored], options: PPOOptions, model: str = REWARD
+) -> list[float]:
+    """A reward model's scores, in the order of the rows."""
+    prompts, completions = zip(*((r.ids[: r.start], r.ids[r.start :]) for r in rows), strict=True)
     tokens = Tokens.padded(prompts, completions, shared.device)
-    batches = tokens.batches(range(len(prompts)), options.micro_batch_size)
-    return fmean(s for rows in batches for s in shared.rewards(tokens.rows(rows)).tolist())
+    scores = torch.zeros(len(rows), device=shared.device)
+    for batch in tokens.batches(range(len(rows)), options.micro_batch_size):
+        scores[batch] = shared.rewards(tokens.rows(batch), model)
+    return scores.tolist()
