@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import NamedTuple
 
 from training.machine import Machine
+from training.methods.reward import RewardOptions
 from training.methods.trainer_options import TrainerOptions
 from training.options import MethodOptions
 from training.shape import ModelShape
@@ -130,6 +132,15 @@ class Estimate:
         """Largest memory, in MiB."""
         return self.memory.peak_mb
 
+    def followed_by(self, other: Estimate) -> Estimate:
+        """With another, smaller training after it in the same process; the steps are of this."""
+        return replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            tokens=self.tokens + other.tokens,
+            flops=self.flops + other.flops,
+        )
+
     def cost(self, price_per_hour: float) -> float:
         """In the currency of the price of an hour of this machine."""
         return self.seconds / 3600 * price_per_hour
@@ -142,7 +153,25 @@ def estimate(
     reading = READINGS.get(method)
     if reading is None or not isinstance(options, TrainerOptions) or rows.number == 0:
         return None
-    return _Run(options, rows, shape, machine, reading).estimate()
+    first, *others = (
+        _Run(chosen, some, shape, machine, reading).estimate()
+        for chosen, some in _divided(options, rows)
+    )
+    return reduce(Estimate.followed_by, others, first)
+
+
+def _divided(options: TrainerOptions, rows: Rows) -> list[tuple[TrainerOptions, Rows]]:
+    """What is trained one after the other: a reward run may train a second model on a share."""
+    if not isinstance(options, RewardOptions):
+        return [(options, rows)]
+    share = options.divided_share(round(rows.number * (1 - options.eval_share)))
+    second = round(rows.number * share)
+    if not second:
+        return [(options, rows)]
+    return [
+        (options, rows._replace(number=rows.number - second)),
+        (options.of_second(second), rows._replace(number=second)),
+    ]
 
 
 @dataclass(frozen=True)

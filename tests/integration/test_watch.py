@@ -110,15 +110,23 @@ def reward(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, base: Path, reward: Path) -> RunDir:
-    """A PPO run whose second model is the first one once more."""
+def second(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """The same weights on another scale: its scores are half of (the first one's plus 1)."""
+    return build_reward_model(base, tmp_path_factory.mktemp("seconds") / "adapter", sd=2.0)
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tmp_path_factory: pytest.TempPathFactory, base: Path, reward: Path, second: Path
+) -> RunDir:
+    """A PPO run whose second model is known by its scale."""
     options: dict[str, Any] = {**OPTIONS, "watch_steps": 3, "save_steps": 2}
     run_dir = make_run_dir(
         tmp_path_factory.mktemp("runs") / "ppo",
         base,
         method="ppo",
         reward_model=reward,
-        watch_model=reward,
+        watch_model=second,
         **options,
     )
     ran(run_dir)
@@ -146,8 +154,8 @@ def test_what_is_told_is_what_both_models_say_of_the_policy(watched: RunDir) -> 
     assert told[-1].proxy_reward == pytest.approx(result.report["reward"]["after"], abs=1e-4)
     assert told[-1].held_out_kl == pytest.approx(result.report["generations"]["kl_k1"], abs=1e-3)
     for look in told:
-        assert look.watch_reward == pytest.approx(look.proxy_reward)
-        assert look.watch_error == pytest.approx(look.proxy_error)
+        assert look.watch_reward == pytest.approx((look.proxy_reward + 1) / 2, abs=1e-5)
+        assert look.watch_error == pytest.approx(look.proxy_error / 2, abs=1e-5)
         assert look.proxy_error > 0
 
 
@@ -187,14 +195,16 @@ def scores(rows: Sequence[Scored], mean: float) -> list[float]:
     return [mean + 0.01 * (-1) ** n for n in range(len(rows))]
 
 
-def test_rloo_is_watched_between_its_steps(tmp_path: Path, base: Path, reward: Path) -> None:
+def test_rloo_is_watched_between_its_steps(
+    tmp_path: Path, base: Path, reward: Path, second: Path
+) -> None:
     run_dir = make_run_dir(
         tmp_path / "rloo",
         base,
         method="rloo",
         rows=[{"prompt": row["prompt"]} for row in preference_rows(8)],
         reward_model=reward,
-        watch_model=reward,
+        watch_model=second,
         iterations=4,
         inner_epochs=2,
         prompts=2,
@@ -210,4 +220,4 @@ def test_rloo_is_watched_between_its_steps(tmp_path: Path, base: Path, reward: P
     assert [look.step for look in told] == [0, 6, 8]  # two optimiser steps an iteration
     assert told[0].held_out_kl == pytest.approx(0, abs=1e-4)
     assert told[-1].proxy_reward == pytest.approx(result.report["reward"]["after"], abs=1e-4)
-    assert told[-1].watch_reward == pytest.approx(told[-1].proxy_reward, abs=1e-4)
+    assert told[-1].watch_reward == pytest.approx((told[-1].proxy_reward + 1) / 2, abs=1e-4)

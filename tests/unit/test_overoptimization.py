@@ -36,6 +36,7 @@ def test_a_second_model_that_falls_for_two_looks_while_the_reward_rises_alarms()
         ([0, 1, 2, 3, 4], [0, 1, 0.5, 0.9, 0.5]),  # never twice in a row
         ([0, 1, 0.5, 0.5], [0, 1, 0.5, 0.4]),  # training went wrong: the reward falls as well
         ([0, 1, 1.2, 1.2], [0, 1, 0.5, 0.4]),  # the reward stays within its errors
+        ([5, 5, 1], [0, 0, 1]),  # before the peak
         ([], []),
         ([1], [1]),
     ],

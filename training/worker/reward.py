@@ -43,8 +43,6 @@ from training.worker.models import Loaded
 
 SIDES = ("chosen", "rejected")
 COLUMNS = ("completions", "lengths", "pairs", "margins", "ties")
-# With fewer, a share of them teaches too little to tell anything by.
-FEWEST_TO_DIVIDE = 300
 
 
 def train(job: Job) -> Mapping[str, Any]:
@@ -73,15 +71,15 @@ class Learned(NamedTuple):
 
 def _divide(job: Job, options: RewardOptions, whole: data.Split) -> tuple[data.Split, data.Split]:
     """What the model learns from and is measured on, and the same of the second one."""
-    share, pairs = options.watch_share, len(whole.train)
-    if share and pairs < FEWEST_TO_DIVIDE:
+    pairs = len(whole.train)
+    share = options.divided_share(pairs)
+    if share < options.watch_share:
         job.warn(
             "No second model is kept to watch for over-optimisation: that takes {fewest} pairs to "
             "learn from, and there are {pairs}.",
-            fewest=FEWEST_TO_DIVIDE,
+            fewest=options.FEWEST_TO_DIVIDE,
             pairs=pairs,
         )
-        share = 0.0
     learned, watched = data.divided_for_watch(whole.train, share)
     if not learned or not watched:
         return whole, whole._replace(train=[])
@@ -97,7 +95,7 @@ def _train_watch(job: Job, options: RewardOptions, split: data.Split) -> dict[st
     spec = replace(job.spec, seed=(job.spec.seed + 1) % 2**32)
     learned = _learn(
         replace(job, spec=spec, run_dir=run_dir, events=events),
-        replace(options, trackers=""),
+        options.of_second(len(split.train)),
         split,
     )
     if job.is_main:
