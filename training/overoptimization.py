@@ -22,6 +22,8 @@ SURE = 2.0
 class Look(NamedTuple):
     """The policy's responses to the held-out prompts after `step` iterations, on average.
 
+    The rewards are of those that ended by themselves, if any did.
+
     `proxy_reward` is given by the model that is learned from, `watch_reward` by the second one,
     both in standard deviations of their own scores and with their standard errors; `held_out_kl`
     is the KL(policy || reference) per response, in nats.

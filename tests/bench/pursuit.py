@@ -25,7 +25,7 @@ from training.loading import load_base, load_tokenizer, render_prompt
 from training.methods.reward import RewardOptions
 from training.rundir import Outcome, RunDir
 from training.starter import grammar
-from training.worker.ppo.model import WATCH, SharedBase
+from training.worker.ppo.model import REWARD, WATCH, SharedBase
 from training.worker.ppo.rollout import Rollout
 from training.worker.ppo.tokens import Tokens
 from training.worker.scoring import load_reward_model
@@ -38,15 +38,18 @@ DRAWN_AT_ONCE = 500
 # What a reward run's defaults leave the first model of what it is given.
 TAUGHT_SHARE = 0.85 * 0.7
 PPO_PROMPTS = 256
+# A score read in the middle of a text is no score: up to 19 SD were seen. All that do not end get
+# the same, as in Ziegler et al. 2019.
+WITHOUT_END = -3.0
 PPO_OPTIONS: Mapping[str, Any] = {
     "learning_rate": 3e-3,
     "value_learning_rate": 3e-3,
     "rollouts": 24,
-    "minibatch_size": 8,
+    "minibatch_size": 6,
     "micro_batch_size": 24,
     "ppo_epochs": 1,
     "max_new_tokens": MAX_NEW_TOKENS,
-    "missing_eos_penalty": 3.0,
+    "missing_eos_penalty": 0.0,
 }
 
 
@@ -193,9 +196,12 @@ class _Onlooker:
         self._seen: list[tuple[float, float, float]] = []
 
     def score(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Any:
-        """The proxy's score of each row, (rows,)."""
-        proxy = self._shared.rewards(tokens)
-        watch = self._shared.rewards(tokens, WATCH)
+        """The proxy's score of each row, (rows,); `WITHOUT_END` for rows that have none."""
+        ended = torch.tensor([r.has_ended for r in rollouts])
+        proxy, watch = (
+            self._shared.rewards(tokens, model).cpu().where(ended, torch.tensor(WITHOUT_END))
+            for model in (REWARD, WATCH)
+        )
         gold = [score(r.prompt.row.prompt[-1]["content"], r.output.text).total for r in rollouts]
         self._seen += zip(proxy.tolist(), watch.tolist(), gold, strict=True)
         return proxy

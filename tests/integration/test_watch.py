@@ -10,9 +10,9 @@ import pytest
 
 from tests.models import build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
-from tests.rundirs import comparison_rows, make_run_dir, preference_rows, run_here
+from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preference_rows, run_here
 from training.events import EventReader, EventWriter
-from training.loading import load_tokenizer
+from training.loading import load_tokenizer, stop_token_ids
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
 from training.worker.evaluate import Scored
@@ -119,8 +119,8 @@ def second(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
 def watched(
     tmp_path_factory: pytest.TempPathFactory, base: Path, reward: Path, second: Path
 ) -> RunDir:
-    """A PPO run whose second model is known by its scale."""
-    options: dict[str, Any] = {**OPTIONS, "watch_steps": 3, "save_steps": 2}
+    """A PPO run whose second model is known by its scale, and whose few tokens hold no end."""
+    options: dict[str, Any] = {**OPTIONS, "watch_steps": 3, "save_steps": 2, "sample_tokens": 5}
     run_dir = make_run_dir(
         tmp_path_factory.mktemp("runs") / "ppo",
         base,
@@ -177,7 +177,7 @@ def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) 
     rising, falling = iter(range(10)), iter((0.0, 1.0, 0.5, 0.2, 0.1, 0.0))
 
     def judge(values: Any) -> Any:
-        return lambda rows: scores(rows, next(values))
+        return lambda rows: [next(values)] * len(rows)
 
     trainee = share_base(base).trainee
     judges = Judges(judge(rising), judge(falling))
@@ -190,9 +190,31 @@ def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) 
     assert "since step 1 it has risen from 1.00 to 3.00" in told[0].data["message"]
 
 
-def scores(rows: Sequence[Scored], mean: float) -> list[float]:
-    """As many as there are rows, close to a mean."""
-    return [mean + 0.01 * (-1) ** n for n in range(len(rows))]
+def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
+    # Of 16 responses of at most 120 tokens, this model ends some.
+    run_dir = make_run_dir(
+        tmp_path / "run",
+        base,
+        method="ppo",
+        reward_model=base,
+        test_prompts=eval_prompts(16),
+        eval_generations=16,
+        sample_tokens=120,
+    )
+    job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
+    scored: list[Scored] = []
+
+    def judge(rows: Sequence[Scored]) -> list[float]:
+        scored.extend(rows)
+        return [0.0] * len(rows)
+
+    trainee = share_base(base).trainee
+    watch = Watch(job, trainee, Judges(judge, judge), every=1, asking=job.spec.options)  # type: ignore[arg-type]
+    watch.follow(0)
+
+    stops = stop_token_ids(trainee.tokenizer, trainee.model)
+    assert 0 < len(scored) < 32
+    assert all(row.ids[-1] in stops for row in scored)
 
 
 def test_rloo_is_watched_between_its_steps(

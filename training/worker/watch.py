@@ -1,7 +1,8 @@
 """The over-optimisation watch while a policy learns: what a second reward model makes of it.
 
 Every few iterations the policy answers the run's test prompts, always with the same random numbers;
-the reward model and the second one score the answers. It tells what it sees, and stops nothing.
+the reward model and the second one score those that ended. It tells what it sees, and stops
+nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from training.events import EventKind, EventReader
-from training.generation import GenerationStopped, Request, generate
+from training.generation import FinishReason, GenerationStopped, Output, Request, generate
 from training.overoptimization import Look, alarm, looks
 from training.worker import answers, evaluate
 from training.worker.data import read_eval_prompts
@@ -63,11 +64,14 @@ class Watch:
             for request, output in zip(self._requests, outputs, strict=True)
         ]
         kl, _ = evaluate.mean_kl(self._trainee, rows, self._job.stop)
+        # Scores read in the middle of a text stray by many standard deviations.
+        whole = [row for row, output in zip(rows, outputs, strict=True) if _has_ended(output)]
+        judged = whole or rows
         return Look(
             step,
             kl,
-            *_mean_with_error(self._judges.proxy(rows)),
-            *_mean_with_error(self._judges.watch(rows)),
+            *_mean_with_error(self._judges.proxy(judged)),
+            *_mean_with_error(self._judges.watch(judged)),
         )
 
     def _tell(self, look: Look) -> None:
@@ -96,6 +100,10 @@ def _requests(job: Job, trainee: Trainee, asking: answers.Asking) -> list[Reques
         seed=job.spec.seed,
     )
     return [request for _, request in asked]
+
+
+def _has_ended(output: Output) -> bool:
+    return output.finish_reason is FinishReason.STOP
 
 
 def _mean_with_error(scores: Sequence[float]) -> tuple[float, float]:
