@@ -141,7 +141,7 @@ class Launching:
         chosen = _method(method)
         parent = self._parent(start)
         _check_tuning(options.get("tuning"), parent, chosen)
-        reward_model = self._reward_model(reward_run) if chosen.needs_reward_model else None
+        judge = self._reward_run(reward_run) if chosen.needs_reward_model else None
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
@@ -152,7 +152,8 @@ class Launching:
             snapshot,
             parent,
             general=self._freeze_general(actor, chosen, parent, snapshot),
-            reward_model=reward_model,
+            reward_model=str(judge.adapter) if judge else None,
+            watch_model=str(judge.watch_adapter) if judge and judge.watch_adapter else None,
         )
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -253,7 +254,7 @@ class Launching:
             return policies.base_of(self._store, policy.base_model) or policy
         return policies.get(self._store, start)
 
-    def _reward_model(self, run_id: str | None) -> str:
+    def _reward_run(self, run_id: str | None) -> RunDir:
         if not run_id:
             raise BadInput(
                 "This method learns from a reward model. Train one first, or choose one."
@@ -261,7 +262,7 @@ class Launching:
         run = runs.get(self._store, run_id)
         if not made_reward_model(run):
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
-        return str(RunDir(Path(run.folder)).adapter)
+        return RunDir(Path(run.folder))
 
 
 def _method(name: str) -> Method:

@@ -99,6 +99,7 @@ def share_base(
     base: Path,
     *,
     reward: Path | None = None,
+    watch: Path | None = None,
     parent: Path | None = None,
     gradient_checkpointing: bool = False,
     rank: int = 4,
@@ -110,7 +111,10 @@ def share_base(
     spec = RunSpec("r", "ppo", PPOOptions(), str(base), "p", str(parent) if parent else None)
     loaded = models.load_tuned(spec, Tuning.LORA, lora)
     return SharedBase(
-        loaded.wrapped(), reward_folder=reward, gradient_checkpointing=gradient_checkpointing
+        loaded.wrapped(),
+        reward_folder=reward,
+        watch_folder=watch,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 

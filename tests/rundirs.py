@@ -142,6 +142,7 @@ def make_run_dir(
     rows: list[dict[str, Any]] | None = None,
     parent_adapter: Path | None = None,
     reward_model: Path | None = None,
+    watch_model: Path | None = None,
     test_prompts: list[dict[str, Any]] | None = None,
     general: list[dict[str, Any]] | None = None,
     **options: Any,
@@ -158,6 +159,7 @@ def make_run_dir(
         parent_version="pol-000000",
         parent_adapter=str(parent_adapter) if parent_adapter else None,
         reward_model=str(reward_model) if reward_model else None,
+        watch_model=str(watch_model) if watch_model else None,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows

@@ -24,9 +24,10 @@ class RunSpec:
 
     `base_model`, `parent_adapter` and `reward_model` are folders on this machine; `parent_adapter`
     is None when the parent is the base model itself. A `reward_model` judges the result where the
-    method does not learn from it. `data` (a snapshot in the columns of what the method learns from)
-    and `eval_prompts` are relative to the run directory, which may hold general demonstrations as
-    well, at `GENERAL`. `threads` are torch threads.
+    method does not learn from it; a `watch_model` is another one, trained on none of its judgments,
+    that only looks on. `data` (a snapshot in the columns of what the method learns from) and
+    `eval_prompts` are relative to the run directory, which may hold general demonstrations as well,
+    at `GENERAL`. `threads` are torch threads.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class RunSpec:
     parent_version: str
     parent_adapter: str | None = None
     reward_model: str | None = None
+    watch_model: str | None = None
     data: str = DATA
     eval_prompts: str = EVAL_PROMPTS
     seed: int = 0

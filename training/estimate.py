@@ -8,11 +8,12 @@ what that costs by `costs`; the constants here are of this product's own trainer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any
 
 from training.machine import Machine
+from training.methods.reward import RewardOptions
 from training.options import MethodOptions
 from training.planned import Lengths, Memory, Pass, PlannedRun, Rows
 from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedPPO
@@ -69,6 +70,15 @@ class Estimate:
         """Largest memory of a process, in MiB."""
         return self.memory.peak_mb
 
+    def followed_by(self, other: Estimate) -> Estimate:
+        """With another, smaller training after it in the same process; the steps are of this."""
+        return replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            tokens=self.tokens + other.tokens,
+            flops=self.flops + other.flops,
+        )
+
     def cost(self, price_per_hour: float) -> float:
         """In the currency of the price of an hour of this machine."""
         return self.seconds / 3600 * price_per_hour
@@ -80,7 +90,14 @@ def estimate(
     """What a run would take; None for a method whose work is not known here, and without rows."""
     if method not in PLANS or rows.number == 0:
         return None
-    run = PLANS[method](options, rows, shape, machine)
+    plan = PLANS[method]
+    first, *others = (
+        _of_one(plan(chosen, some, shape, machine)) for chosen, some in _divided(options, rows)
+    )
+    return reduce(Estimate.followed_by, others, first)
+
+
+def _of_one(run: PlannedRun) -> Estimate:
     learning, measuring = list(run.learning()), list(run.measuring())
     return Estimate(
         memory=run.memory(),
@@ -90,6 +107,20 @@ def estimate(
         steps=run.steps,
         processes=run.processes,
     )
+
+
+def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Rows]]:
+    """What is trained one after the other: a reward run may train a second model on a share."""
+    if not isinstance(options, RewardOptions):
+        return [(options, rows)]
+    share = options.divided_share(round(rows.number * (1 - options.eval_share)))
+    second = round(rows.number * share)
+    if not second:
+        return [(options, rows)]
+    return [
+        (options, rows._replace(number=rows.number - second)),
+        (options.of_second(second), rows._replace(number=second)),
+    ]
 
 
 def _seconds(run: PlannedRun, learning: Sequence[Pass], measuring: Sequence[Pass]) -> float:

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class EventKind(StrEnum):
     """What an event tells.
 
-    PHASE     `name`: loading, preparing, generating, training, evaluating
+    PHASE     `name`: loading, preparing, generating, training, evaluating, watch (training the
+              second reward model)
     PROGRESS  `step` of `total` of the phase, optimiser steps while training; `first_step` marks the
               first of this process
     METRICS   `step` and numbers measured there, or `held_out_*` numbers
@@ -66,6 +67,7 @@ class EventWriter:
     """Appends events to a file, each flushed at once. Continues the numbering that it finds."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
         self._clock = clock
         known, end = _scan(path)
         self._next_seq = known[-1].seq + 1 if known else 0

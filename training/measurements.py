@@ -73,6 +73,11 @@ def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
     ]
 
 
+def _of_watch_model(ranked: Mapping[str, Any]) -> list[Measurement]:
+    label = Message("The second model, for the watch, ranks as people did")
+    return [Measurement(label, 0.5, ranked["accuracy"], Unit.SHARE)]
+
+
 def _of_reward(reward: Mapping[str, Any]) -> list[Measurement]:
     label = Message("Reward on held-out prompts")
     return [Measurement(label, reward.get("before"), reward.get("after"))]
@@ -152,6 +157,7 @@ _READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "pairs": _of_pairs,
     "likelihood": _of_likelihood,
     "reward_model": _of_reward_model,
+    "watch_model": _of_watch_model,
     "win_rate": _of_win_rate,
     "reward": _of_reward,
     "best_of_n": _of_best_of_n,

@@ -17,6 +17,7 @@ from training.config import RunSpec
 from training.events import Event, EventKind, series
 from training.measurements import Measurement, Unit, measurements
 from training.methods import method_named
+from training.overoptimization import Look, looks
 from training.verdicts import Verdict
 
 WIDTH, HEIGHT = 320, 140
@@ -210,9 +211,10 @@ def _artefacts(report: Mapping[str, Any]) -> list[Element]:
 
 def _curves(events: Sequence[Event]) -> list[Element]:
     measured = {name for e in events if e.kind == EventKind.METRICS for name in e.data}
-    names = {name.removeprefix(_HELD_OUT) for name in measured} - {"step"}
+    names = {name.removeprefix(_HELD_OUT) for name in measured - set(Look._fields)}
     order = [*(n for n in _CURVES if n in names), *sorted(names - set(_CURVES))]
-    charts = [chart for chart in (_chart(name, events) for name in order) if chart is not None]
+    drawn = (_watch_chart(events), *(_chart(name, events) for name in order))
+    charts = [chart for chart in drawn if chart is not None]
     return [el("div", *charts, class_="curves")] if charts else []
 
 
@@ -234,18 +236,49 @@ class _Frame(NamedTuple):
         )
 
 
+class _Curve(NamedTuple):
+    """A line of a chart; `kind` is its style."""
+
+    name: str
+    kind: str
+    points: Sequence[tuple[float, float]]
+
+
 def _chart(name: str, events: Sequence[Event]) -> Element | None:
-    lines = {"training": series(events, name), "held-out": series(events, _HELD_OUT + name)}
-    points = [point for line in lines.values() for point in line]
+    return _figure_of(
+        _CURVES.get(name, name.replace("_", " ").capitalize()),
+        (
+            _Curve("training", "training", series(events, name)),
+            _Curve("held-out", "held-out", series(events, _HELD_OUT + name)),
+        ),
+    )
+
+
+def _watch_chart(events: Sequence[Event]) -> Element | None:
+    seen = looks(events)
+    return _figure_of(
+        "Over-optimisation watch",
+        (
+            _Curve("reward", "training", [(look.distance, look.proxy_reward) for look in seen]),
+            _Curve(
+                "second model", "held-out", [(look.distance, look.watch_reward) for look in seen]
+            ),
+        ),
+        axis="√KL",
+    )
+
+
+def _figure_of(title: str, curves: Sequence[_Curve], *, axis: str = "step") -> Element | None:
+    """A drawing with a caption; None where no curve has a point."""
+    points = [point for curve in curves for point in curve.points]
     if not points:
         return None
     xs, ys = [x for x, _ in points], [y for _, y in points]
     frame = _Frame(min(xs), max(xs), min(ys), max(ys))
-    drawn = [shape for kind, line in lines.items() for shape in _line(kind, line, frame)]
+    drawn = [shape for curve in curves for shape in _line(curve.kind, curve.points, frame)]
     ends = "; ".join(
-        f"{k} {line[0][1]:.3g} → {line[-1][1]:.3g}" for k, line in lines.items() if line
+        f"{name} {line[0][1]:.3g} → {line[-1][1]:.3g}" for name, _, line in curves if line
     )
-    title = _CURVES.get(name, name.replace("_", " ").capitalize())
     return el(
         "figure",
         el("figcaption", el("strong", title), el("br"), el("span", ends, class_="quiet")),
@@ -254,7 +287,13 @@ def _chart(name: str, events: Sequence[Event]) -> Element | None:
             *drawn,
             el("text", f"{frame.high:.3g}", x="2", y="10"),
             el("text", f"{frame.low:.3g}", x="2", y=f"{HEIGHT - 3}"),
-            el("text", f"step {frame.right:g}", x=f"{WIDTH}", y=f"{HEIGHT - 3}", text_anchor="end"),
+            el(
+                "text",
+                f"{axis} {_edge(frame.right)}",
+                x=f"{WIDTH}",
+                y=f"{HEIGHT - 3}",
+                text_anchor="end",
+            ),
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
             aria_label=f"{title}: {ends}",
@@ -273,6 +312,11 @@ def _line(kind: str, points: Sequence[tuple[float, float]], frame: _Frame) -> li
         for place in path.split()
     ]
     return [line, *dots] if len(dots) < 10 else [line]
+
+
+def _edge(value: float) -> str:
+    """A step in full, a distance by three digits."""
+    return f"{value:g}" if value.is_integer() else f"{value:.3g}"
 
 
 def _samples(report: Mapping[str, Any]) -> list[Element]:

@@ -10,6 +10,7 @@
     completions.jsonl  what the policy was made to write for training, where a method keeps that
     tensorboard/     the metrics as TensorBoard reads them, unless that was not wanted
     checkpoints/     mid-run state, the newest two
+    watch/           of a reward model, a run directory of its second model, see worker/reward.py
     adapter/         the weights, renamed from adapter.partial when complete; then read-only
     cancel           a person asked for the run to stop
     report.html      the result for people to read, where it was good
@@ -107,6 +108,7 @@ class RunDir:
         self.adapter_partial = path / "adapter.partial"
         self.adapter = path / "adapter"
         self.report_path = path / "report.html"
+        self.watch = path / "watch"
         self.result_path = path / "result.json"
         self._trainer_path = path / "worker.json"
         self._trained_rows_path = path / "trained_rows.json"
@@ -255,6 +257,12 @@ class RunDir:
         self.adapter_partial.replace(self.adapter)
         _sync(self.path)
         return self.adapter
+
+    @property
+    def watch_adapter(self) -> Path | None:
+        """The second model that a reward run left, if it did."""
+        adapter = RunDir(self.watch).adapter
+        return adapter if adapter.exists() else None
 
     def log_tail(self, lines: int = 5) -> str:
         """The last lines of the log, to say why a trainer died."""

@@ -180,11 +180,14 @@ class RunService:
         *,
         general: Snapshot | None = None,
         reward_model: str | None = None,
+        watch_model: str | None = None,
         seed: int = 0,
     ) -> Run:
         """Train `parent` on `snapshot`, with `general` demonstrations beside it.
 
-        `reward_model` is the folder of one, where the method takes one.
+        `reward_model` is the folder of one, where the method takes one; a `watch_model` looks on,
+        see `RunSpec`.
+
         Raises `BadInput` for options that cannot be used, `Conflict` while another run is active,
         `StoreUnavailable` when the run directory cannot be written.
         """
@@ -195,6 +198,7 @@ class RunService:
                 spec = replace(
                     self._spec(run_id, method, options, parent),
                     reward_model=reward_model,
+                    watch_model=watch_model,
                     seed=seed,
                 )
                 run_dir = self._write_run_dir(spec, snapshot, general)

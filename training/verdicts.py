@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 from training.artefacts import Artefact, Change
 from training.events import Told, series
 from training.messages import Message
+from training.overoptimization import Look, alarm, looks
 from training.proportions import wilson_interval
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
@@ -54,6 +55,7 @@ class Finding(StrEnum):
     UNDERFITTING    hardly anything was learned
     SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
                     degradation: what the policy writes changed in a way that nobody asked for
+    EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
     UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
@@ -70,6 +72,7 @@ class Finding(StrEnum):
     REPETITIVE = "repetitive"
     DRIFTED = "drifted"
     FORGETFUL = "forgetful"
+    EXPLOITED = "exploited"
     UNRELIABLE = "unreliable"
     MANNERED = "mannered"
     FINE = "fine"
@@ -132,6 +135,7 @@ class Evidence:
     general_loss_before: float | None = None
     general_loss_after: float | None = None
     ranking: Ranking | None = None
+    looks: Sequence[Look] = ()
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -152,6 +156,7 @@ class Evidence:
             general_loss_before=forgetting.get("loss_before"),
             general_loss_after=forgetting.get("loss_after"),
             ranking=_ranking(report.get("reward_model")),
+            looks=looks(events),
         )
 
 
@@ -165,6 +170,7 @@ def judge(evidence: Evidence) -> list[Verdict]:
     """All that can be said, the worst first; one verdict at least."""
     found = [
         *_on_fit(evidence),
+        *_on_watch(evidence.looks),
         *_on_distance(evidence),
         *_on_responses(evidence.changes),
         *_on_forgetting(evidence),
@@ -303,6 +309,37 @@ def _unmoved_score(score: Series) -> Message | None:
         return None
     shown = {"first": first.mean, "last": last.mean}
     return Message("The reward went from {first:.3g} to {last:.3g}, no more than chance.", shown)
+
+
+def _on_watch(seen: Sequence[Look]) -> list[Verdict]:
+    found = alarm(seen)
+    if found is None:
+        return []
+    peak, last = found.peak, seen[-1]
+    return [
+        Verdict(
+            Finding.EXPLOITED,
+            Severity.BAD,
+            Message("It exploits the reward model: over-optimisation"),
+            Message(
+                "Since step {step} (KL {kl:.3g}) the reward rose from {low:.2f} to {high:.2f}; "
+                "that of a second model, which it does not learn from, fell from {peak:.2f} to "
+                "{now:.2f}.",
+                {
+                    "step": int(peak.step),
+                    "kl": peak.held_out_kl,
+                    "low": peak.proxy_reward,
+                    "high": last.proxy_reward,
+                    "peak": peak.watch_reward,
+                    "now": last.watch_reward,
+                },
+            ),
+            Message(
+                "Do not promote it. Raise the KL coefficient, or stop near that step; then judge "
+                "responses of the new policy, and train a new reward model on them too."
+            ),
+        )
+    ]
 
 
 def _on_distance(evidence: Evidence) -> list[Verdict]:

@@ -228,11 +228,13 @@ def line_chart(
     note: str = "",
     guide: float | None = None,
     bounds: tuple[float, float] | None = None,
+    axis: str = "",
 ) -> Html:
     """Curves over steps; a faint line shows every point, a strong one their running mean.
 
     Non-finite points are left out. `guide` is a value worth comparing with; `bounds` are the lowest
-    and highest value that there can be, otherwise what is shown decides.
+    and highest value that there can be, otherwise what is shown decides. `axis` says what the
+    curves are over where that is not steps.
     """
     drawn = [line._replace(points=_finite(line.points)) for line in lines]
     drawn = [line for line in drawn if line.points]
@@ -260,8 +262,8 @@ def line_chart(
     )
     steps = el(
         "div",
-        el("span", t("step {left:g}", left=frame.left)),
-        el("span", f"{frame.right:g}"),
+        el("span", f"{axis} {frame.left:.3g}" if axis else t("step {left:g}", left=frame.left)),
+        el("span", f"{frame.right:.3g}" if axis else f"{frame.right:g}"),
         class_="wsl-x",
     )
     return el("figure", caption, plot, steps, class_="wsl-chart")

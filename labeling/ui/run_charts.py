@@ -12,6 +12,7 @@ from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Run, RunEvent
 from training.events import EventKind, series
 from training.methods import METHODS, LearnsFrom
+from training.overoptimization import looks
 
 _LN_2 = math.log(2)
 
@@ -22,7 +23,14 @@ def curves(run: Run, events: Sequence[RunEvent]) -> Html:
         return EMPTY
     first, *others = _charts(run.method)
     drawn = [chart.draw(events) for chart in others if chart.tells(events)]
-    return el("div", first.draw(events), *drawn, class_="wsl-charts", id="run-curves-charts")
+    return el(
+        "div",
+        first.draw(events),
+        _watch(events),
+        *drawn,
+        class_="wsl-charts",
+        id="run-curves-charts",
+    )
 
 
 class _Curve(NamedTuple):
@@ -139,6 +147,26 @@ _SHARED = (
         bounds=(0.0, 1.0),
     ),
 )
+
+
+def _watch(events: Sequence[RunEvent]) -> Html:
+    """What both reward models make of the policy, over its distance to the reference."""
+    seen = looks(events)
+    if not seen:
+        return EMPTY
+    return html.line_chart(
+        t("Over-optimisation watch"),
+        [
+            Line(t("reward"), [(look.distance, look.proxy_reward) for look in seen], "good"),
+            Line(t("second model"), [(look.distance, look.watch_reward) for look in seen], "warn"),
+        ],
+        note=t(
+            "Reward of responses to test prompts, over the root of the KL to the reference. No "
+            "policy learns from the second model: where it falls and the reward rises, the reward "
+            "is being exploited."
+        ),
+        axis="√KL",
+    )
 
 
 def _charts(method: str) -> tuple[_Chart, ...]:

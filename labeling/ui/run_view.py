@@ -34,8 +34,12 @@ _PHASES = {
     "preparing": mark("Preparing the data"),
     "generating": mark("Writing responses to learn from"),
     "training": mark("Training"),
+    "watch": mark("Training the second model, for the watch"),
     "evaluating": mark("Measuring the result on held-out prompts"),
 }
+
+# Phases after the steps that progress is counted in.
+_UNCOUNTED = ("evaluating", "watch")
 
 
 def status(view: RunView, now: datetime) -> Html:
@@ -172,7 +176,7 @@ def _doing(view: RunView) -> str:
 def _share(events: Sequence[RunEvent]) -> float | None:
     """How much of the steps is done; None while nobody knows, or while it is being measured."""
     progress, phase = _latest(events, EventKind.PROGRESS), _latest(events, EventKind.PHASE)
-    if progress is None or (phase and phase.data.get("name") == "evaluating"):
+    if progress is None or (phase and phase.data.get("name") in _UNCOUNTED):
         return None
     return float(progress.data["step"]) / max(1, int(progress.data["total"]))
 

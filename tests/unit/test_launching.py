@@ -3,14 +3,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from labeling.access import Actor
 from labeling.launching import Launching
+from store import policies, prompts, runs, snapshots
 from store.db import Store
 from store.errors import BadInput, NotAllowed
-from store.records import Role
+from store.records import PromotionKind, Role, RunState
+from store.training_data import Kind
+from tests.builders import make_prompt
 from training.runs import RunService
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -44,3 +48,47 @@ def test_only_leads_know_and_set_the_price(launching: Launching) -> None:
         launching.price_per_hour(ANA)
     with pytest.raises(NotAllowed):
         launching.set_price_per_hour(ANA, 1.0)
+
+
+class RecordingRuns:
+    """Nothing trains; the models that it would be given are kept."""
+
+    base_model = "starter"
+
+    def __init__(self) -> None:
+        self.launched: dict[str, object] = {}
+
+    def launch(self, *_: object, **given: object) -> None:
+        self.launched = {name: value for name, value in given.items() if "model" in name}
+
+
+@pytest.mark.parametrize("has_second", [True, False])
+def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
+    store: Store, tmp_path: Path, has_second: bool
+) -> None:
+    base = policies.register(store, base_model="starter", parent_version=None)
+    policies.record_promotion(store, base.version, kind=PromotionKind.INITIAL, annotator_id=None)
+    prompts.add(store, [make_prompt()])
+    adapter = tmp_path / "reward" / "watch" / "adapter"
+    if has_second:
+        adapter.mkdir(parents=True)
+    snapshot = snapshots.freeze(store, tmp_path, kind=Kind.PROMPTS, created_by="lea")
+    runs.create(
+        store,
+        id="run-1",
+        method="reward",
+        spec={},
+        snapshot_id=snapshot.id,
+        parent_version=base.version,
+        folder=str(tmp_path / "reward"),
+        created_by="lea",
+    )
+    runs.mark_finished(store, "run-1", RunState.SUCCEEDED)
+
+    recording = RecordingRuns()
+    launching = Launching(store, cast(RunService, recording), tmp_path)
+    launching.launch(LEA, "ppo", {}, reward_run="run-1")
+    assert recording.launched == {
+        "reward_model": str(tmp_path / "reward" / "adapter"),
+        "watch_model": str(adapter) if has_second else None,
+    }

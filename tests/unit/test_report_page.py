@@ -14,6 +14,7 @@ from training.artefacts import Response, compare
 from training.config import RunSpec
 from training.events import Event
 from training.methods.dpo import DPOOptions
+from training.overoptimization import Look
 from training.report_page import HEIGHT, WIDTH, render
 from training.verdicts import Evidence, judge
 
@@ -103,6 +104,22 @@ def test_the_page_is_whole_and_tells_all_in_its_order() -> None:
     assert places == sorted(places)
     assert read.tags[:2] == ["html", "head"]
     assert {"svg", "polyline", "table", "details"} <= set(read.tags)
+
+
+def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:
+    seen = [metrics(step=5 * n, **look) for n, look in enumerate((look_at(0.0), look_at(6.25)))]
+    read = outline(render(make_spec(), [*EVENTS, *seen], make_report()))
+
+    told = " ".join(read.text)
+    assert "Over-optimisation watch" in told
+    assert "reward 0 → 6.25; second model 1 → 0" in told
+    assert "√KL 2.5" in told
+    assert "Proxy reward" not in told
+
+
+def look_at(kl: float) -> dict[str, float]:
+    looked = Look(0, kl, kl, 0.1, 1.0 - bool(kl), 0.1)._asdict()
+    return {name: value for name, value in looked.items() if name != "step"}
 
 
 def test_the_page_needs_nothing_from_outside() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
+from training.overoptimization import Look
 from training.verdicts import Evidence, Finding, Ranking, Severity, Verdict, judge
 
 LN_2 = math.log(2)
@@ -190,6 +191,17 @@ def test_a_drift_within_its_noise_is_none() -> None:
     length = change(Artefact.LENGTH, 100, 120, spread=25)
 
     assert findings(changes=changed(length)) == {Finding.FINE}
+
+
+def test_a_reward_that_parts_from_the_second_model_comes_before_all_else() -> None:
+    looks = [Look(5 * n, n * 4.0, float(n), 0.1, w, 0.1) for n, w in enumerate((0, 1, 0.5, 0.25))]
+    verdicts = judge(Evidence(kl=12.0, looks=looks))
+
+    assert [v.finding for v in verdicts] == [Finding.EXPLOITED, Finding.DRIFTED]
+    assert verdicts[0].severity is Severity.BAD
+    assert "rose from 1.00 to 3.00" in str(verdicts[0].evidence)
+    assert "fell from 1.00 to 0.25" in str(verdicts[0].evidence)
+    assert Finding.EXPLOITED not in findings(kl=12.0, looks=looks[:3])
 
 
 def test_responses_that_fall_apart_are_bad_and_come_first() -> None:

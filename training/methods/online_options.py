@@ -98,6 +98,20 @@ def save_steps_option(default: int) -> int:
     return steps
 
 
+def watch_steps_option() -> int:
+    """How often the second reward model looks."""
+    steps: int = option(
+        5,
+        minimum=0,
+        maximum=100000,
+        label="Watch every",
+        help="Iterations between looks for over-optimisation: the test prompts are answered, and "
+        "scored by the reward model and by the second one that it was trained with, if it was. 0 "
+        "does not look.",
+    )
+    return steps
+
+
 @dataclass(frozen=True)
 class OnlineOptions(TuningOptions):
     """Base of the methods that answer prompts and learn from how the answers are scored.
@@ -138,6 +152,7 @@ class OnlineOptions(TuningOptions):
     missing_eos_penalty: float = missing_eos_penalty_option()
     max_new_tokens: int = max_new_tokens_option()
     save_steps: int = save_steps_option(10)
+    watch_steps: int = watch_steps_option()
 
     @property
     def responses(self) -> int:

@@ -13,6 +13,7 @@ from training.methods.online_options import (
     max_new_tokens_option,
     missing_eos_penalty_option,
     save_steps_option,
+    watch_steps_option,
 )
 from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
@@ -121,6 +122,7 @@ class PPOOptions(ProcessOptions, TuningOptions):
     )
     max_new_tokens: int = max_new_tokens_option()
     save_steps: int = save_steps_option(5)
+    watch_steps: int = watch_steps_option()
 
     SMALL: ClassVar[int] = 100_000_000
     LARGE: ClassVar[int] = 1_000_000_000

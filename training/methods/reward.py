@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TrainerOptions, tuning_option
@@ -40,5 +40,29 @@ class RewardOptions(ProcessOptions, TrainerOptions):
         label="Centring",
         help="Keeps the scores around 0, so that those of different prompts can be compared.",
     )
+    watch_share: float = option(
+        0.3,
+        minimum=0.0,
+        maximum=0.5,
+        label="Share for the watch",
+        help="This share of the conversations trains a second model, from which no policy learns: "
+        "where its scores fall while the reward rises, the reward is being exploited. Few pairs "
+        "are not divided; 0 keeps no second model, and all pairs for the first.",
+    )
 
     EPOCHS: ClassVar[tuple[int, int, int]] = (2, 2, 1)  # more makes it over-confident
+    FEWEST_TO_DIVIDE: ClassVar[int] = 300  # a share of fewer teaches too little to tell anything by
+
+    def divided_share(self, rows: int) -> float:
+        """The share of so many rows to learn from that is really kept for the second model."""
+        return self.watch_share if rows >= self.FEWEST_TO_DIVIDE else 0.0
+
+    def of_second(self, rows: int) -> Self:
+        """The second model's: as often and in as small batches as suit its fewer rows."""
+        usual = self.preset(rows, parameters=None, tuning=self.tuning)
+        return replace(
+            self,
+            epochs=max(self.epochs, usual.epochs),
+            batch_size=min(self.batch_size, usual.batch_size),
+            trackers="",
+        )

@@ -177,16 +177,25 @@ def answer(
 ) -> Answers | None:
     """Let both policies answer, by plain sampling: any filter would make the KL estimates wrong."""
     model, tokenizer = trainee.model, trainee.tokenizer
-    asked = list(_renderable(tokenizer, prompts, context_length(model), max_new_tokens))
+    asked = to_ask(trainee, prompts, max_new_tokens=max_new_tokens, seed=seed)
     if not asked:
         return None
-    requests = [
-        Request(ids, max_new_tokens, seed=seed + number) for number, (_, ids) in enumerate(asked)
-    ]
+    requests = [request for _, request in asked]
     after, after_s = _timed(model, tokenizer, requests, stop)
     with trainee.reference() as frozen:
         before, before_s = _timed(frozen, tokenizer, requests, stop)
     return Answers([prompt for prompt, _ in asked], requests, before, after, before_s, after_s)
+
+
+def to_ask(
+    trainee: Trainee, prompts: Sequence[Mapping[str, Any]], *, max_new_tokens: int, seed: int
+) -> list[tuple[Mapping[str, Any], Request]]:
+    """The prompts that leave room for a response, each with the request for one."""
+    renderable = _renderable(trainee, prompts, max_new_tokens)
+    return [
+        (prompt, Request(ids, max_new_tokens, seed=seed + number))
+        for number, (prompt, ids) in enumerate(renderable)
+    ]
 
 
 def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> GenerationReport:
@@ -267,14 +276,12 @@ def _timed(
 
 
 def _renderable(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Mapping[str, Any]],
-    context: int | None,
-    max_new_tokens: int,
+    trainee: Trainee, prompts: Sequence[Mapping[str, Any]], max_new_tokens: int
 ) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
+    context = context_length(trainee.model)
     room = None if context is None else max(1, context - max_new_tokens)
     for prompt in prompts:
         try:
-            yield prompt, render_prompt(tokenizer, prompt["messages"], max_tokens=room)
+            yield prompt, render_prompt(trainee.tokenizer, prompt["messages"], max_tokens=room)
         except PromptRejected:
             continue

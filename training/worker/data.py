@@ -113,19 +113,31 @@ def without_test_prompts(split: Split, tested: Sequence[Sequence[Mapping[str, st
     return split._replace(train=[row for row in split.train if _said(row.prompt) not in known])
 
 
+def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """The rows to learn from, and those of about `share` of the conversations, for the watch.
+
+    By a hash of how each conversation opens, as the held-out ones are chosen.
+    """
+    watched = [_place(row.prompt, "watch") < share for row in rows]
+    return (
+        [row for row, is_watched in zip(rows, watched, strict=True) if not is_watched],
+        [row for row, is_watched in zip(rows, watched, strict=True) if is_watched],
+    )
+
+
 def _said(prompt: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def _place(prompt: Sequence[Mapping[str, str]]) -> float:
+def _place(prompt: Sequence[Mapping[str, str]], purpose: str = "training split") -> float:
     """Where a conversation lies between 0 and 1, by its messages up to the first of the user.
 
     The import draws its held-out prompts by another hash; with the same one, none of the prompts
-    that are left to train on would lie in the first tenth.
+    that are left to train on would lie in the first tenth. So does whatever divides what is left.
     """
     first = next((i for i, m in enumerate(prompt) if m["role"] == "user"), len(prompt))
     opening = [[m["role"], m["content"]] for m in prompt[: first + 1]]
-    digest = hashlib.sha256(json.dumps(["training split", opening]).encode()).digest()
+    digest = hashlib.sha256(json.dumps([purpose, opening]).encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 

@@ -6,12 +6,18 @@ What TRL's trainer lacks is here: all pairs of a ranking in one batch element, s
 response is read once and each comparison weighs the same (Ouyang et al. 2022, section 3.5),
 margins by how strongly people felt, and ties. It does not judge whether the model is good enough to
 be learned from: it measures, beside what the longer response would have won.
+
+A second model is trained the same way on conversations that the first one does not see, for the
+over-optimisation watch (see `training.overoptimization`). That costs the first one their pairs: a
+model that had learned from all of them could only be watched by one that shares its mistakes.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
@@ -24,8 +30,9 @@ from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from training import loading
-from training.events import EventKind
+from training.events import EventKind, EventWriter
 from training.methods.reward import RewardOptions
+from training.rundir import RunDir
 from training.tuning import Tuning
 from training.worker import data, fitting, models, scoring
 from training.worker.calibration import brier_score, expected_calibration_error
@@ -44,11 +51,62 @@ def train(job: Job) -> Mapping[str, Any]:
     """
     options = job.spec.options
     assert isinstance(options, RewardOptions)
+    split, watched = _divide(job, options, fitting.read_split(job, options))
+    learned = _learn(job, options, split)
+    report = {**learned.fitted.report(), "reward_model": learned.ranked}
+    if watched.train:
+        job.enter_phase("watch")
+        report["watch_model"] = _train_watch(job, options, watched)
+    return report
+
+
+class Learned(NamedTuple):
+    """How the training went, and how the model ranks held-out pairs, if there are any."""
+
+    fitted: fitting.Fitted
+    ranked: dict[str, Any] | None
+
+
+def _divide(job: Job, options: RewardOptions, whole: data.Split) -> tuple[data.Split, data.Split]:
+    """What the model learns from and is measured on, and the same of the second one."""
+    pairs = len(whole.train)
+    share = options.divided_share(pairs)
+    if share < options.watch_share:
+        job.warn(
+            "No second model is kept to watch for over-optimisation: that takes {fewest} pairs to "
+            "learn from, and there are {pairs}.",
+            fewest=options.FEWEST_TO_DIVIDE,
+            pairs=pairs,
+        )
+    learned, watched = data.divided_for_watch(whole.train, share)
+    if not learned or not watched:
+        return whole, whole._replace(train=[])
+    return whole._replace(train=learned), whole._replace(train=watched)
+
+
+def _train_watch(job: Job, options: RewardOptions, split: data.Split) -> dict[str, Any] | None:
+    """Leave the second model in the run's `watch/`, as a run leaves one; how it ranks pairs."""
+    gc.collect()  # A trainer refers to itself: without this, two base models would be held.
+    run_dir = RunDir(job.run_dir.watch)
+    run_dir.path.mkdir(exist_ok=True)
+    events = EventWriter(run_dir.path / job.events.path.name)
+    spec = replace(job.spec, seed=(job.spec.seed + 1) % 2**32)
+    learned = _learn(
+        replace(job, spec=spec, run_dir=run_dir, events=events),
+        options.of_second(len(split.train)),
+        split,
+    )
+    if job.is_main:
+        run_dir.seal_adapter()
+    return learned.ranked
+
+
+def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
+    """Train and measure one model, and leave its adapter with its head in `adapter.partial`."""
     job.enter_phase("loading")
     loaded = _load(job, options)
 
     job.enter_phase("preparing")
-    split = fitting.read_split(job, options)
     encoder = Encoder(loaded.tokenizer, loaded.model)
     trainer = _build_trainer(job, options, loaded, encoder, split)
     trainee = loaded.trainee(trainer.model)
@@ -63,7 +121,7 @@ def train(job: Job) -> Mapping[str, Any]:
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
     if job.is_main:
         _write_scale(job, ranked)
-    return {**fitted.report(), "reward_model": ranked}
+    return Learned(fitted, ranked)
 
 
 class Group(NamedTuple):

@@ -36,7 +36,7 @@ class Rewarder:
     def __init__(
         self, model: RewardModel, stop_ids: Sequence[int], *, missing_eos_penalty: float
     ) -> None:
-        self._model = model
+        self.model = model
         self._stop_ids = frozenset(stop_ids)
         self._penalty = missing_eos_penalty
 
@@ -48,7 +48,7 @@ class Rewarder:
         A completion that ended by itself has a stop token last. Raises `ModelUnusable`.
         """
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        scores = self._model.score(rows)
+        scores = self.model.score(rows)
         if not all(map(math.isfinite, scores)):
             raise ModelUnusable("The reward model's score of a response is no number.")
         ended = [completion[-1] in self._stop_ids for completion in completions]

@@ -7,7 +7,8 @@ for it, so padding is an id that ends no turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +26,26 @@ from training import loading
 from training.worker.failures import ModelUnusable
 
 SCALE_FILE = "scores.json"
+FIRST, SECOND = "default", "second"
 TOKENS_PER_BATCH = 8192
 
 
 class RewardModel(NamedTuple):
-    """A trained reward model. `mean` and `sd` are those of its scores on held-out responses."""
+    """A trained reward model. `mean` and `sd` are those of its scores on held-out responses.
+
+    `adapter` is its name, where several share a base.
+    """
 
     model: Any
     pad_id: int
     mean: float
     sd: float
+    adapter: str | None = None
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """Standardised scores of rows of token ids, prompt and completion together."""
+        if self.adapter is not None:
+            self.model.set_adapter(self.adapter)
         return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
 
 
@@ -46,14 +54,33 @@ def load_reward_model(
 ) -> RewardModel:
     """What a reward run left, on the base that it was trained on. Raises `ModelUnusable`."""
     base = load_classifier(base_model, tokenizer, seed=0)
+    with _readable(adapter):
+        model = PeftModel.from_pretrained(base, adapter, adapter_name=FIRST).eval()
+        return _scaled(model, base.config.pad_token_id, adapter, FIRST)
+
+
+def load_second(first: RewardModel, adapter: str) -> RewardModel:
+    """Another reward model, on the same base as the first. Raises `ModelUnusable`."""
+    with _readable(adapter):
+        first.model.load_adapter(adapter, adapter_name=SECOND)
+        first.model.eval()
+        return _scaled(first.model, first.pad_id, adapter, SECOND)
+
+
+def _scaled(model: Any, pad_id: int, folder: str, adapter: str) -> RewardModel:
+    scale = json.loads((Path(folder) / SCALE_FILE).read_text(encoding="utf-8"))
+    return RewardModel(model, pad_id, scale["mean"] or 0.0, scale["sd"] or 1.0, adapter)
+
+
+@contextmanager
+def _readable(folder: str) -> Iterator[None]:
+    """Inside, what is wrong with the files of an adapter becomes `ModelUnusable`."""
     try:
-        model = PeftModel.from_pretrained(base, adapter).eval()
-        scale = json.loads((Path(adapter) / SCALE_FILE).read_text(encoding="utf-8"))
+        yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnusable(
-            "{folder} cannot be loaded: {error}", folder=adapter, error=error
+            "{folder} cannot be loaded: {error}", folder=folder, error=error
         ) from error
-    return RewardModel(model, base.config.pad_token_id, scale["mean"] or 0.0, scale["sd"] or 1.0)
 
 
 def load_classifier(

@@ -1,7 +1,8 @@
-"""The four models of PPO over one frozen base: policy, reference, reward model, value function.
+"""The models of PPO over one frozen base: policy, reference, reward model, value function, and
+perhaps a second reward model that looks on.
 
 Each is a LoRA adapter of its own (the reference of a fresh policy is no adapter at all), the last
-two with a linear head on the hidden states. Which adapter is active is state of the whole base:
+three with a linear head on the hidden states. Which adapter is active is state of the whole base:
 methods here leave the policy active, and a backward pass belongs into the same `learning` block as
 its forward pass, because gradient checkpointing recomputes with whatever is active by then.
 """
@@ -32,6 +33,7 @@ from training.worker.scoring import SCALE_FILE
 POLICY = models.ADAPTER
 REWARD = "reward"
 VALUE = "value"
+WATCH = "watch"
 
 
 class Observed(NamedTuple):
@@ -50,9 +52,12 @@ class SharedBase:
         trainee: Trainee,
         *,
         reward_folder: Path | None,
+        watch_folder: Path | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         """The value function starts as the reward model, or at 0 everywhere without one.
+
+        `watch_folder` is that of the reward model that only looks on.
 
         Raises `ModelUnusable` for a folder that is no reward model of the trainee's base.
         """
@@ -62,12 +67,14 @@ class SharedBase:
         if gradient_checkpointing:
             model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
         self.value_head = _head(model)
-        self._reward_head = _head(model)
+        self._scoring_heads = {REWARD: _head(model), WATCH: _head(model)}
         if reward_folder is None:
             model.add_adapter(VALUE, deepcopy(model.peft_config[POLICY]))
         else:
-            for name, head in ((REWARD, self._reward_head), (VALUE, self.value_head)):
-                _load_scoring_adapter(model, reward_folder, name, head)
+            _load_scoring_adapter(model, reward_folder, VALUE, self.value_head)
+            _load_scoring_adapter(model, reward_folder, REWARD, self._scoring_heads[REWARD])
+        if watch_folder is not None:
+            _load_scoring_adapter(model, watch_folder, WATCH, self._scoring_heads[WATCH])
         model.set_adapter(POLICY)
 
     @property
@@ -113,15 +120,17 @@ class SharedBase:
             return self.policy_log_probs(tokens)
 
     @torch.no_grad()
-    def rewards(self, tokens: Tokens) -> Tensor:
-        """The reward model's score of each completion, read at its last real token, (rows,).
+    def rewards(self, tokens: Tokens, model: str = REWARD) -> Tensor:
+        """A reward model's score of each completion, read at its last real token, (rows,).
 
-        In standard deviations from the mean of the reward run's held-out responses.
+        In standard deviations from the mean of the reward run's held-out responses. `model` is
+        `REWARD` or `WATCH`.
         """
-        with self._active(REWARD):
+        with self._active(model):
             hidden = self._hidden(tokens)
         rows = torch.arange(len(hidden), device=hidden.device)
-        scores: Tensor = self._reward_head(hidden[rows, tokens.last].float()).squeeze(1)
+        head = self._scoring_heads[model]
+        scores: Tensor = head(hidden[rows, tokens.last].float()).squeeze(1)
         return scores
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +23,18 @@ from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
 from training.worker import answers, fitting, models, prompts
+from training.worker.evaluate import Scored
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
-from training.worker.ppo.model import SharedBase
+from training.worker.ppo.model import REWARD, WATCH, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
 from training.worker.tracking import Trackers
+from training.worker.watch import Judge, Judges, Watch
 
 
 class Trained(NamedTuple):
@@ -65,8 +68,9 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.stop.be_patient()
     job.enter_phase("training")
+    watch = _watch(job, options, shared)
     with closing(Trackers.of(job, options)) as trackers:
-        trained = _iterate(job, options, trainer, processes, trackers)
+        trained = _iterate(job, options, trainer, processes, trackers, watch)
     if not processes.is_main:
         return {}
     shared.trainee.save(job.run_dir.adapter_partial)
@@ -101,6 +105,7 @@ def _share(job: Job, options: PPOOptions, loaded: Loaded) -> SharedBase:
     return SharedBase(
         loaded.wrapped(),
         reward_folder=Path(job.spec.reward_model),
+        watch_folder=Path(job.spec.watch_model) if job.spec.watch_model else None,
         gradient_checkpointing=options.gradient_checkpointing,
     )
 
@@ -123,6 +128,14 @@ def _build_trainer(
     return PPOTrainer(collector, options, processes=processes, stop=job.stop)
 
 
+def _watch(job: Job, options: PPOOptions, shared: SharedBase) -> Watch | None:
+    """None without a second reward model, and in processes that only compute."""
+    if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
+        return None
+    judges = Judges(*(_judge(shared, options, model) for model in (REWARD, WATCH)))
+    return Watch(job, shared.trainee, judges, every=options.watch_steps, asking=options)
+
+
 def _note_trained_rows(job: Job, options: PPOOptions, pool: Pool) -> None:
     order = PromptOrder(len(pool.prompts), seed=job.spec.seed)
     asked = min(options.iterations * options.rollouts, len(pool.prompts))
@@ -135,10 +148,13 @@ def _iterate(
     trainer: PPOTrainer,
     processes: Processes,
     trackers: Trackers,
+    watch: Watch | None,
 ) -> Trained:
     """Run the iterations that are left; tell and save each one that is to be."""
     began, first_step_at, first = time.monotonic(), None, trainer.iteration
     metrics = None
+    if watch is not None and first == 0:
+        watch.follow(0)
     while trainer.iteration < options.iterations:
         metrics = trainer.run_iteration()
         first_step_at = first_step_at or time.time()
@@ -152,6 +168,8 @@ def _iterate(
         )
         job.events.write(EventKind.METRICS, step=step, **asdict(metrics))
         trackers.log(step, asdict(metrics))
+        if watch is not None:
+            watch.follow(step, is_last=is_last)
         if processes.is_main and (is_last or step % options.save_steps == 0):
             checkpoints.save(job.run_dir, step, trainer.state())
     return Trained(metrics, first_step_at, time.monotonic() - began, trainer.iteration - first)
@@ -159,15 +177,32 @@ def _iterate(
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-
-    def score(
-        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
-    ) -> Sequence[float]:
-        tokens = Tokens.padded(prompts, completions, shared.device)
-        scores = torch.zeros(len(prompts))
-        for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
-            scores[rows] = shared.rewards(tokens.rows(rows)).cpu()
-        found: list[float] = scores.tolist()
-        return found
-
+    score = partial(_scores, shared, options, REWARD)
     return answers.score_held_out(job, options, shared.trainee, score)
+
+
+def _judge(shared: SharedBase, options: PPOOptions, model: str) -> Judge:
+    """One of the reward models, asked for whole rows."""
+
+    def judge(rows: Sequence[Scored]) -> Sequence[float]:
+        prompts = [row.ids[: row.start] for row in rows]
+        completions = [row.ids[row.start :] for row in rows]
+        return _scores(shared, options, model, prompts, completions)
+
+    return judge
+
+
+def _scores(
+    shared: SharedBase,
+    options: PPOOptions,
+    model: str,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> Sequence[float]:
+    """A reward model's scores of token ids, in their order."""
+    tokens = Tokens.padded(prompts, completions, shared.device)
+    scores = torch.zeros(len(prompts))
+    for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
+        scores[rows] = shared.rewards(tokens.rows(rows), model).cpu()
+    found: list[float] = scores.tolist()
+    return found

@@ -1,0 +1,245 @@
+"""The over-optimisation watch: a second reward model of its own judgments, and what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import build_model
+from tests.ppo import OPTIONS, build_reward_model, share_base
+from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preference_rows, run_here
+from training.events import EventReader, EventWriter
+from training.loading import load_tokenizer, stop_token_ids
+from training.overoptimization import Look, looks
+from training.rundir import Outcome, RunDir, RunResult
+from training.worker.evaluate import Scored
+from training.worker.job import Job, StopRequest
+from training.worker.scoring import load_reward_model, load_second
+from training.worker.watch import Judges, Watch
+
+# Three pairs each: enough to be divided, even with some held out.
+COMPARISONS = 112
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def ran(run_dir: RunDir) -> RunResult:
+    result = run_here(run_dir)
+    assert result.state is Outcome.SUCCEEDED, (result.failure, run_dir.log_tail(40))
+    return result
+
+
+@pytest.fixture(scope="module")
+def divided(
+    tmp_path_factory: pytest.TempPathFactory, base: Path
+) -> tuple[RunDir, RunResult, list[dict[str, Any]]]:
+    """A reward run on enough pairs for a second model."""
+    rows = comparison_rows(COMPARISONS)
+    run_dir = make_run_dir(
+        tmp_path_factory.mktemp("runs") / "reward",
+        base,
+        method="reward",
+        rows=rows,
+        epochs=1,
+        eval_share=0.05,
+        evaluations=1,
+        save_steps=1000,
+    )
+    return run_dir, ran(run_dir), rows
+
+
+def test_no_conversation_teaches_both_models(
+    divided: tuple[RunDir, RunResult, list[dict[str, Any]]],
+) -> None:
+    run_dir, result, rows = divided
+    learned, watched = (
+        {rows[number]["prompt"][0]["content"] for number in found.read_trained_rows()}
+        for found in (run_dir, RunDir(run_dir.watch))
+    )
+    assert learned.isdisjoint(watched)
+    assert 0.15 < len(watched) / len(learned | watched) < 0.45
+    assert result.report["data"]["train"] == len(learned)
+
+
+def test_both_are_reward_models_of_one_base_and_differ(
+    divided: tuple[RunDir, RunResult, list[dict[str, Any]]], base: Path
+) -> None:
+    run_dir, result, _ = divided
+    assert run_dir.watch_adapter is not None
+    tokenizer = load_tokenizer(base)
+    first = load_reward_model(str(base), str(run_dir.adapter), tokenizer)
+    alone = load_reward_model(str(base), str(run_dir.watch_adapter), tokenizer)
+    second = load_second(first, str(run_dir.watch_adapter))
+
+    rows = [[5, 9, 30, 2], [7, 50, 51]]
+    scores = first.score(rows)
+    assert second.score(rows) == pytest.approx(alone.score(rows), abs=1e-5)
+    assert first.score(rows) == scores != pytest.approx(second.score(rows), abs=1e-3)
+    for report in (result.report["reward_model"], result.report["watch_model"]):
+        assert report["accuracy"] > 0.8
+
+
+def test_training_the_second_model_leaves_no_trace_in_the_first_one_s_curves(
+    divided: tuple[RunDir, RunResult, list[dict[str, Any]]],
+) -> None:
+    events = EventReader(divided[0].events_path).read()
+    steps = [e.data["step"] for e in events if "loss" in e.data]
+    assert steps == list(range(1, divided[1].report["steps"] + 1))
+    phases = [e.data["name"] for e in events if e.kind == "phase"]
+    assert phases == ["loading", "preparing", "training", "evaluating", "watch"]
+
+
+def test_few_pairs_are_not_divided_and_the_run_says_so(tmp_path: Path, base: Path) -> None:
+    run_dir = make_run_dir(tmp_path / "run", base, method="reward", epochs=1, evaluations=0)
+    result = ran(run_dir)
+    assert run_dir.watch_adapter is None
+    assert "watch_model" not in result.report
+    told = [e for e in EventReader(run_dir.events_path).read() if e.kind == "warning"]
+    assert any("takes 300 pairs" in event.data["message"] for event in told)
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    return build_reward_model(base, tmp_path_factory.mktemp("rewards") / "adapter", mean=1.0)
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """The same weights on another scale: its scores are half of (the first one's plus 1)."""
+    return build_reward_model(base, tmp_path_factory.mktemp("seconds") / "adapter", sd=2.0)
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tmp_path_factory: pytest.TempPathFactory, base: Path, reward: Path, second: Path
+) -> RunDir:
+    """A PPO run whose second model is known by its scale, and whose few tokens hold no end."""
+    options: dict[str, Any] = {**OPTIONS, "watch_steps": 3, "save_steps": 2, "sample_tokens": 5}
+    run_dir = make_run_dir(
+        tmp_path_factory.mktemp("runs") / "ppo",
+        base,
+        method="ppo",
+        reward_model=reward,
+        watch_model=second,
+        **options,
+    )
+    ran(run_dir)
+    return run_dir
+
+
+def seen(run_dir: RunDir) -> list[Look]:
+    return looks(EventReader(run_dir.events_path).read())
+
+
+def test_ppo_is_looked_at_before_it_begins_every_few_iterations_and_at_its_end(
+    watched: RunDir,
+) -> None:
+    told = seen(watched)
+    assert [look.step for look in told] == [0, 3, 4]
+    assert told[0].held_out_kl == pytest.approx(0, abs=1e-4)
+    assert told[-1].held_out_kl != told[0].held_out_kl
+
+
+def test_what_is_told_is_what_both_models_say_of_the_policy(watched: RunDir) -> None:
+    result = watched.read_result()
+    assert result is not None
+    told = seen(watched)
+    assert told[0].proxy_reward == pytest.approx(result.report["reward"]["before"], abs=1e-4)
+    assert told[-1].proxy_reward == pytest.approx(result.report["reward"]["after"], abs=1e-4)
+    assert told[-1].held_out_kl == pytest.approx(result.report["generations"]["kl_k1"], abs=1e-3)
+    for look in told:
+        assert look.watch_reward == pytest.approx((look.proxy_reward + 1) / 2, abs=1e-5)
+        assert look.watch_error == pytest.approx(look.proxy_error / 2, abs=1e-5)
+        assert look.proxy_error > 0
+
+
+def test_a_resumed_run_goes_on_watching(watched: RunDir) -> None:
+    straight = seen(watched)
+    before = len(EventReader(watched.events_path).read())
+    (watched.checkpoints / "checkpoint-4" / "complete").unlink()
+    watched.forget_end()
+    ran(watched)
+
+    again = looks(EventReader(watched.events_path).read()[before:])
+    assert [look.step for look in again] == [3, 4]
+    assert again == straight[1:]
+
+
+def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) -> None:
+    run_dir = make_run_dir(tmp_path / "run", base, method="ppo", reward_model=base)
+    job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
+    rising, falling = iter(range(10)), iter((0.0, 1.0, 0.5, 0.2, 0.1, 0.0))
+
+    def judge(values: Any) -> Any:
+        return lambda rows: [next(values)] * len(rows)
+
+    trainee = share_base(base).trainee
+    judges = Judges(judge(rising), judge(falling))
+    watch = Watch(job, trainee, judges, every=1, asking=job.spec.options)  # type: ignore[arg-type]
+    for step in range(6):
+        watch.follow(step)
+
+    told = [e for e in EventReader(run_dir.events_path).read() if e.kind == "warning"]
+    assert len(told) == 1
+    assert "since step 1 it has risen from 1.00 to 3.00" in told[0].data["message"]
+
+
+def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
+    # Of 16 responses of at most 120 tokens, this model ends some.
+    run_dir = make_run_dir(
+        tmp_path / "run",
+        base,
+        method="ppo",
+        reward_model=base,
+        test_prompts=eval_prompts(16),
+        eval_generations=16,
+        sample_tokens=120,
+    )
+    job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
+    scored: list[Scored] = []
+
+    def judge(rows: Sequence[Scored]) -> list[float]:
+        scored.extend(rows)
+        return [0.0] * len(rows)
+
+    trainee = share_base(base).trainee
+    watch = Watch(job, trainee, Judges(judge, judge), every=1, asking=job.spec.options)  # type: ignore[arg-type]
+    watch.follow(0)
+
+    stops = stop_token_ids(trainee.tokenizer, trainee.model)
+    assert 0 < len(scored) < 32
+    assert all(row.ids[-1] in stops for row in scored)
+
+
+def test_rloo_is_watched_between_its_steps(
+    tmp_path: Path, base: Path, reward: Path, second: Path
+) -> None:
+    run_dir = make_run_dir(
+        tmp_path / "rloo",
+        base,
+        method="rloo",
+        rows=[{"prompt": row["prompt"]} for row in preference_rows(8)],
+        reward_model=reward,
+        watch_model=second,
+        iterations=4,
+        inner_epochs=2,
+        prompts=2,
+        generations=2,
+        batch_size=4,
+        max_new_tokens=10,
+        watch_steps=3,
+        learning_rate=0.01,
+    )
+    result = ran(run_dir)
+
+    told = seen(run_dir)
+    assert [look.step for look in told] == [0, 6, 8]  # two optimiser steps an iteration
+    assert told[0].held_out_kl == pytest.approx(0, abs=1e-4)
+    assert told[-1].proxy_reward == pytest.approx(result.report["reward"]["after"], abs=1e-4)
+    assert told[-1].watch_reward == pytest.approx((told[-1].proxy_reward + 1) / 2, abs=1e-4)

@@ -1,0 +1,71 @@
+"""The over-optimisation alarm: what it takes for reward and second model to have parted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from training.events import Event
+from training.overoptimization import Look, alarm, looks
+
+ERROR = 0.1  # so that 2 * hypot(ERROR, ERROR) = 0.28 is the smallest sure difference
+
+
+def seen(proxy: list[float], watch: list[float]) -> list[Look]:
+    """Looks at steps 0, 5, 10, ..., ever further from the reference."""
+    return [
+        Look(5 * n, float(n * n), p, ERROR, w, ERROR)
+        for n, (p, w) in enumerate(zip(proxy, watch, strict=True))
+    ]
+
+
+def test_a_second_model_that_falls_for_two_looks_while_the_reward_rises_alarms() -> None:
+    found = alarm(seen([0, 1, 2, 3], [0, 1, 0.6, 0.5]))
+    assert found is not None
+    assert (found.peak.step, found.seen.step) == (5, 15)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "watch"),
+    [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),  # both rise
+        ([0, 1, 2, 3], [0, 1, 1, 0.9]),  # the second one has stopped rising
+        ([0, 1, 2, 3], [0, 1, 0.8, 0.75]),  # within its errors
+        ([0, 1, 2, 3], [0, 1, 0.9, 0.5]),  # for one look so far
+        ([0, 1, 2, 3, 4], [0, 1, 0.5, 0.9, 0.5]),  # never twice in a row
+        ([0, 1, 0.5, 0.5], [0, 1, 0.5, 0.4]),  # training went wrong: the reward falls as well
+        ([0, 1, 1.2, 1.2], [0, 1, 0.5, 0.4]),  # the reward stays within its errors
+        ([5, 5, 1], [0, 0, 1]),  # before the peak
+        ([], []),
+        ([1], [1]),
+    ],
+)
+def test_nothing_else_alarms(proxy: list[float], watch: list[float]) -> None:
+    assert alarm(seen(proxy, watch)) is None
+
+
+def test_a_new_peak_takes_the_alarm_back_and_a_last_look_within_the_errors_does_not() -> None:
+    fallen = seen([0, 1, 2, 3, 4], [0, 1, 0.5, 0.5, 0.9])
+    assert alarm(fallen) is not None
+    assert alarm([*fallen, Look(25, 25.0, 5, ERROR, 1.1, ERROR)]) is None
+
+
+def test_the_distance_is_the_root_of_the_kl_and_never_of_a_negative_estimate() -> None:
+    assert Look(1, 9.0, 0, 0, 0, 0).distance == 3.0
+    assert Look(0, -0.01, 0, 0, 0, 0).distance == 0.0
+
+
+def test_looks_are_read_off_events_among_others_and_the_later_of_a_step_counts() -> None:
+    def metrics(**told: Any) -> Event:
+        return Event(0, 0.0, "metrics", told)
+
+    first, again, last = seen([0, 1, 2], [0, 1, 2])
+    told = [
+        metrics(step=1, kl=0.5, score=1.0),
+        metrics(**last._replace(step=5)._asdict()),
+        metrics(**first._asdict()),
+        metrics(**again._asdict()),
+        metrics(step=10, held_out_loss=0.3),
+    ]
+    assert looks(told) == [first, again]

@@ -1,0 +1,82 @@
+"""Over-optimisation: the reward still rises, and what it stands for has begun to fall.
+
+A policy that learns from a reward model finds what that model is wrong about (Gao et al. 2022). The
+true preference is not known while it learns; a second reward model, trained on none of the first
+one's judgments, stands in for it (Bai et al. 2022, section 4.2). Pure functions of what was seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from training.events import Told, series
+
+# A single look strays, and a fall that is real stays.
+LOOKS_IN_A_ROW = 2
+# Standard errors of the difference of two means.
+SURE = 2.0
+
+
+class Look(NamedTuple):
+    """The policy's responses to the held-out prompts after `step` iterations, on average.
+
+    The rewards are of those that ended by themselves, if any did.
+
+    `proxy_reward` is given by the model that is learned from, `watch_reward` by the second one,
+    both in standard deviations of their own scores and with their standard errors; `held_out_kl`
+    is the KL(policy || reference) per response, in nats.
+    """
+
+    step: float
+    held_out_kl: float
+    proxy_reward: float
+    proxy_error: float
+    watch_reward: float
+    watch_error: float
+
+    @property
+    def distance(self) -> float:
+        """sqrt(KL), over which rewards rise and fall in a simple form (Gao et al. 2022, eq. 2)."""
+        return math.sqrt(max(self.held_out_kl, 0.0))
+
+
+class Alarm(NamedTuple):
+    """The best look by the second model, and the one at which its fall had become sure."""
+
+    peak: Look
+    seen: Look
+
+
+def looks(events: Iterable[Told]) -> list[Look]:
+    """What the watch has seen, in order of step; of one that was repeated, the later."""
+    told = list(events)
+    measured = {name: dict(series(told, name)) for name in Look._fields[1:]}
+    steps = sorted(set.intersection(*(set(found) for found in measured.values())))
+    return [Look(step, *(measured[name][step] for name in Look._fields[1:])) for step in steps]
+
+
+def alarm(seen: Sequence[Look]) -> Alarm | None:
+    """Whether the watch fell from its peak while the reward rose, for `LOOKS_IN_A_ROW` looks.
+
+    Both surely: by more than `SURE` standard errors of the difference. None again once the watch
+    has a new peak.
+    """
+    if not seen:
+        return None
+    peak = max(seen, key=lambda look: look.watch_reward)
+    later = [look for look in seen if look.step > peak.step]
+    parted = [_has_parted(peak, look) for look in later]
+    for end in range(LOOKS_IN_A_ROW, len(later) + 1):
+        if all(parted[end - LOOKS_IN_A_ROW : end]):
+            return Alarm(peak, later[end - 1])
+    return None
+
+
+def _has_parted(peak: Look, look: Look) -> bool:
+    fallen = peak.watch_reward - look.watch_reward
+    risen = look.proxy_reward - peak.proxy_reward
+    return fallen > SURE * math.hypot(peak.watch_error, look.watch_error) and risen > SURE * (
+        math.hypot(peak.proxy_error, look.proxy_error)
+    )

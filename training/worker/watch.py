@@ -1,0 +1,112 @@
+"""The over-optimisation watch while a policy learns: what a second reward model makes of it.
+
+Every few iterations the policy answers the run's test prompts, always with the same random numbers;
+the reward model and the second one score those that ended. It tells what it sees, and stops
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from training.events import EventKind, EventReader
+from training.generation import FinishReason, GenerationStopped, Output, Request, generate
+from training.overoptimization import Look, alarm, looks
+from training.worker import answers, evaluate
+from training.worker.data import read_eval_prompts
+from training.worker.evaluate import Scored
+from training.worker.failures import Cancelled
+from training.worker.job import Job
+from training.worker.models import Trainee
+
+Judge = Callable[[Sequence[Scored]], Sequence[float]]
+"""Scores completions of prompts, in standard deviations of the judge's own scores."""
+
+
+class Judges(NamedTuple):
+    """The reward model that is learned from, and the second one."""
+
+    proxy: Judge
+    watch: Judge
+
+
+class Watch:
+    """Looks at the policy in training, and tells what it sees as events."""
+
+    def __init__(
+        self, job: Job, trainee: Trainee, judges: Judges, *, every: int, asking: answers.Asking
+    ) -> None:
+        """`every` is in iterations; the responses are those that `asking` says."""
+        self._job = job
+        self._trainee = trainee
+        self._judges = judges
+        self._every = every
+        self._requests = _requests(job, trainee, asking)
+        # What was seen before an interruption is still true, and a caution is given once.
+        self._seen = looks(EventReader(job.run_dir.events_path).read())
+
+    def follow(self, step: int, *, is_last: bool = False) -> None:
+        """Look at the policy after this iteration, if its turn has come. Raises `Cancelled`."""
+        if self._requests and (is_last or step % self._every == 0):
+            self._tell(self._look(step))
+
+    def _look(self, step: int) -> Look:
+        model, tokenizer = self._trainee.model, self._trainee.tokenizer
+        try:
+            outputs = generate(model, tokenizer, self._requests, stop=self._job.stop.signal)
+        except GenerationStopped:
+            raise Cancelled from None
+        rows = [
+            Scored([*request.token_ids, *output.token_ids], len(request.token_ids))
+            for request, output in zip(self._requests, outputs, strict=True)
+        ]
+        kl, _ = evaluate.mean_kl(self._trainee, rows, self._job.stop)
+        # Scores read in the middle of a text stray by many standard deviations.
+        whole = [row for row, output in zip(rows, outputs, strict=True) if _has_ended(output)]
+        judged = whole or rows
+        return Look(
+            step,
+            kl,
+            *_mean_with_error(self._judges.proxy(judged)),
+            *_mean_with_error(self._judges.watch(judged)),
+        )
+
+    def _tell(self, look: Look) -> None:
+        was_parted = alarm(self._seen)
+        self._seen = [*(seen for seen in self._seen if seen.step < look.step), look]
+        self._job.events.write(EventKind.METRICS, **look._asdict())
+        found = alarm(self._seen)
+        if found and not was_parted:
+            self._job.warn(
+                "The reward is being exploited: since step {step} it has risen from {low:.2f} to "
+                "{high:.2f}, while the second reward model's fell from {peak:.2f} to {now:.2f}.",
+                step=found.peak.step,
+                low=found.peak.proxy_reward,
+                high=look.proxy_reward,
+                peak=found.peak.watch_reward,
+                now=look.watch_reward,
+            )
+
+
+def _requests(job: Job, trainee: Trainee, asking: answers.Asking) -> list[Request]:
+    prompts = read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
+    asked = answers.to_ask(
+        trainee,
+        prompts[: asking.eval_generations],
+        max_new_tokens=asking.sample_tokens,
+        seed=job.spec.seed,
+    )
+    return [request for _, request in asked]
+
+
+def _has_ended(output: Output) -> bool:
+    return output.finish_reason is FinishReason.STOP
+
+
+def _mean_with_error(scores: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; that of a single score is not known, and taken for 0."""
+    error = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return fmean(scores), error
