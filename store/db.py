@@ -1,13 +1,11 @@
 """The one owner of the database file: a writer thread with group commit, a cursor per read.
 
-Knows connections, transactions, the journal and durability; knows no table of the domain.
+Knows connections, transactions and durability; knows no table of the domain.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import queue
 import re
 import shutil
@@ -17,12 +15,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
 from store.errors import StoreLocked, StoreUnavailable
+from store.journal_file import JournalFile
 from store.migrate import migrate
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,22 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Part(NamedTuple):
+    """A change as one of several of its kind, which `make(cursor, items)` makes all at once.
+
+    `make` gives their values in the same order. It may fail where a change alone would not: then
+    each is made alone.
+    """
+
+    make: Callable[[Cursor, Sequence[Any]], Sequence[Any]]
+    item: Any
+
+
 @dataclass
 class _Request:
     change: Change[Any]
     journal: Sequence[str]
+    part: Part | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -56,7 +68,8 @@ class Store:
     """One DuckDB file in `folder`, owned by this process until `close()`.
 
     Every change runs on one writer thread; changes that wait together share a commit. A future
-    resolves only after the commit, and after the change's journal lines are on disk too.
+    resolves only after the commit, and after the change's journal lines are on disk too, which
+    are written while the next changes are committed.
 
     Raises `StoreLocked` when another process owns the file, `StoreTooNew` when it was written by
     a newer version of this code.
@@ -76,8 +89,7 @@ class Store:
             raise
         self._cursor: Cursor | None = self._connection.cursor()  # the writer's; None while shut
         self._is_invalid = False
-        self._journal = self.journal_path.open("ab+", buffering=0)
-        self._journal_is_torn = _ends_inside_a_line(self._journal)
+        self._journal = JournalFile(self.journal_path)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_journalled = True  # no change of this session lacks its lines, as far as is known
         self._noting: Change[Any] | None = None
@@ -107,13 +119,15 @@ class Store:
         finally:
             cursor.close()
 
-    def submit(self, change: Change[T], *, journal: Sequence[str] = ()) -> Future[T]:
+    def submit(
+        self, change: Change[T], *, journal: Sequence[str] = (), part: Part | None = None
+    ) -> Future[T]:
         """Queue a change; the future holds its value once it is durable.
 
         `change` may run twice (once in a group, once alone if a neighbour failed), so it must
-        have no effect outside its cursor.
+        have no effect outside its cursor. One that many wait for is also given as a `part`.
         """
-        request = _Request(change, journal)
+        request = _Request(change, journal, part)
         request.future.set_running_or_notify_cancel()  # what is queued is written, whoever leaves
         with self._closing:
             if self._is_closed:
@@ -134,6 +148,7 @@ class Store:
         """
         self._noting = noting
         with self._serving:
+            self._journal.drain()
             self._checkpoint()
 
     def close(self) -> None:
@@ -144,10 +159,10 @@ class Store:
             self._is_closed = True
             self._requests.put(None)
         self._writer.join()
+        self._journal.close()
         try:
             self._checkpoint()
         finally:
-            self._journal.close()
             if self._cursor is not None:
                 self._cursor.close()
             self._connection.close()
@@ -249,58 +264,67 @@ class Store:
 
     def _commit_group(self, cursor: Cursor, group: list[_Request]) -> None:
         """Commit all together; if one fails, each alone, so that only the culprit hears of it."""
+        if len(group) == 1 and group[0].part is None:
+            self._commit_alone(cursor, group[0])
+            return
         try:
-            values = self._transact(cursor, group)
+            values = self._transact(cursor, lambda: _make_together(cursor, group))
+        except Exception as error:  # noqa: BLE001 - each is asked for again
+            if isinstance(error, FATAL):
+                self._is_invalid = True
+            for request in group:
+                self._commit_alone(self._writing_cursor(), request)
+        else:
+            self._acknowledge(group, values)
+
+    def _commit_alone(self, cursor: Cursor, request: _Request) -> None:
+        try:
+            value = self._transact(cursor, lambda: request.change(cursor))
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             if isinstance(error, FATAL):
                 self._is_invalid = True
-            if len(group) == 1:
-                group[0].future.set_exception(_as_ours(error))
-                return
-            for request in group:
-                self._commit_group(self._writing_cursor(), [request])
-            return
-        unsaved = self._append_journal([line for request in group for line in request.journal])
+            request.future.set_exception(_as_ours(error))
+        else:
+            self._acknowledge([request], [value])
+
+    def _acknowledge(self, group: Sequence[_Request], values: Sequence[Any]) -> None:
+        """Answer for what is committed, as soon as its lines, if it has any, are on disk too."""
+        journalled: list[tuple[_Request, Any]] = []
+        for request, value in zip(group, values, strict=True):
+            if request.journal:
+                journalled.append((request, value))
+            else:
+                request.future.set_result(value)
+        if journalled:
+            lines = [line for request, _ in journalled for line in request.journal]
+            self._journal.append(lines, partial(self._settle, journalled))
+
+    def _settle(self, journalled: list[tuple[_Request, Any]], unsaved: OSError | None) -> None:
+        """Answer for changes that are committed, now that their lines are on disk, or are not."""
         if unsaved:
             self._is_journalled = False
-        for request, value in zip(group, values, strict=True):
-            if unsaved and request.journal:
+        for request, value in journalled:
+            if unsaved:
                 request.future.set_exception(_as_ours(unsaved))
             else:
                 request.future.set_result(value)
 
-    def _transact(self, cursor: Cursor, group: list[_Request]) -> list[Any]:
-        cursor.execute("BEGIN")
+    def _transact(self, cursor: Cursor, make: Callable[[], T]) -> T:
+        cursor.begin()
         try:
-            values = [request.change(cursor) for request in group]
+            made = make()
         except BaseException:
-            # After an error inside a transaction COMMIT would not raise, and would lose it all.
-            cursor.execute("ROLLBACK")
+            # After an error inside a transaction a commit would not raise, and would lose it all.
+            cursor.rollback()
             raise
-        cursor.execute("COMMIT")
-        return values
-
-    def _append_journal(self, lines: Sequence[str]) -> OSError | None:
-        """The error, if the lines are not safely in the journal; the commit stands all the same."""
-        if not lines:
-            return None
-        data = "".join(f"{line}\n" for line in lines).encode()
-        if self._journal_is_torn:
-            data = b"\n" + data
-        self._journal_is_torn = True
-        try:
-            while data:
-                data = data[self._journal.write(data) :]
-            os.fsync(self._journal.fileno())
-        except OSError as error:
-            return error
-        self._journal_is_torn = False
-        return None
+        cursor.commit()
+        return made
 
     def _nudge(self) -> None:
         """Have the writer open the database again for one who only reads, or say why it cannot."""
         is_broken = self._is_invalid or self._cursor is None
-        if is_broken and not self._is_closed and threading.current_thread() is not self._writer:
+        is_own_thread = threading.current_thread() in (self._writer, self._journal.thread)
+        if is_broken and not self._is_closed and not is_own_thread:
             self.write(_nothing)
 
     def _writing_cursor(self) -> Cursor:
@@ -330,7 +354,7 @@ class Store:
             return
         try:
             if self._noting is not None and self._is_journalled:
-                self._transact(self._cursor, [_Request(self._noting, ())])
+                self._transact(self._cursor, partial(self._noting, self._cursor))
             if shutil.disk_usage(self.folder).free < 2 * self.path.stat().st_size:
                 raise OSError("there is not enough free space")
             self._cursor.execute("CHECKPOINT")
@@ -339,20 +363,33 @@ class Store:
             log.warning("%s was not checkpointed, its log is kept: %s", self.path, error)
 
 
-def _ends_inside_a_line(file: io.FileIO) -> bool:
-    """Whether the last write to the journal was cut off; what follows must not be glued to it."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return False
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
-
-
 def _configure(connection: Cursor) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
     connection.execute("SET wal_autocheckpoint_entries = 5000")
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+
+
+def _make_together(cursor: Cursor, group: Sequence[_Request]) -> list[Any]:
+    """What can be made at once, then the others; the values are in the order of the group."""
+    values: dict[int, Any] = {}
+    for make, parts in _by_kind(group).items():
+        made = make(cursor, [item for _, item in parts])
+        values.update(zip((place for place, _ in parts), made, strict=True))
+    for place, request in enumerate(group):
+        if request.part is None:
+            values[place] = request.change(cursor)
+    return [values[place] for place in range(len(group))]
+
+
+def _by_kind(group: Sequence[_Request]) -> dict[Any, list[tuple[int, Any]]]:
+    """By what makes them: the place in the group, and the item, of each part."""
+    parts: dict[Any, list[tuple[int, Any]]] = {}
+    for place, request in enumerate(group):
+        if request.part is not None:
+            parts.setdefault(request.part.make, []).append((place, request.part.item))
+    return parts
 
 
 def _nothing(_: Cursor) -> None:

@@ -15,6 +15,7 @@ from training.options import MethodOptions, SpecError
 SCHEMA_VERSION = 2
 DATA = "data/rows.parquet"
 EVAL_PROMPTS = "data/eval_prompts.jsonl"
+GENERAL = "data/general.parquet"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class RunSpec:
     is None when the parent is the base model itself. A `reward_model` judges the result where the
     method does not learn from it; a `watch_model` is another one, trained on none of its judgments,
     that only looks on. `data` (a snapshot in the columns of what the method learns from) and
-    `eval_prompts` are relative to the run directory. `threads` are torch threads.
+    `eval_prompts` are relative to the run directory, which may hold general demonstrations as well,
+    at `GENERAL`. `threads` are torch threads.
     """
 
     run_id: str

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +27,9 @@ from playwright.sync_api import (
 )
 
 from labeling.sessions import add_person
-from store.db import Store
 from store.records import Role
-from tests.builders import make_comparison, make_prompt
-from tests.e2e.forks import Forks, Server
+from tests.builders import keep, make_evidence, make_prompt, new_store
+from tests.forks import Forked, forks
 from tests.models import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,25 +48,20 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@cache
-def forks() -> Forks:
-    """Started when the first server is."""
-    return Forks()
-
-
 class RunningApp:
     """A server in a process of its own, ready to answer.
 
-    Forked from one that has imported everything, or, without `is_forked`, `python app.py` itself.
+    It and its trainers are forked from one that has imported everything; without `is_forked` it is
+    `python app.py` itself.
     """
 
     def __init__(self, data: Path, model: Path, *options: str, is_forked: bool = True) -> None:
         self.data = data
         arguments = ["--data", str(data), "--port", "0", "--model", str(model), "--no-browser"]
         arguments += options
-        self.process: subprocess.Popen[str] | Server
+        self.process: subprocess.Popen[str] | Forked
         if is_forked:
-            self.process = Server(forks(), arguments)
+            self.process = forks().serve(arguments)
         else:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "app.py"), *arguments],
@@ -166,16 +159,20 @@ def support_pairs(count: int) -> list[Pair]:
 
 def fill_store(data: Path, pairs: Sequence[Pair], people: Sequence[str]) -> None:
     """A store with comparisons from two policy versions, and accounts with `PASSWORD`."""
-    store = Store(data)
+    store = new_store(data)
     try:
-        for pair in pairs:
-            make_comparison(
-                store,
+        now = store.clock()
+        evidence = [
+            make_evidence(
                 (pair.first, pair.second),
                 prompt=make_prompt(pair.question, language=pair.language),
                 policy_versions=("pol-000001", "pol-000000"),
                 seed=17,
+                now=now,
             )
+            for pair in pairs
+        ]
+        keep(store, evidence)
         for name in people:
             add_person(store, name, Role.ANNOTATOR, PASSWORD)
     finally:
@@ -262,12 +259,10 @@ class Visitor:
         return page
 
     def sign_in(self, name: str) -> Page:
-        """Sign in through the form and wait for the first comparison."""
+        """Sign in as the form does, without looking at it, and wait for the first comparison."""
         page = self.open_page()
-        page.goto(f"{self.url}/login")
-        page.fill("#name", name)
-        page.fill("#password", PASSWORD)
-        page.click("button[type=submit]")
+        self.context.request.post(f"{self.url}/login", form={"name": name, "password": PASSWORD})
+        page.goto(self.url)
         wait_for_item(page)
         return page
 

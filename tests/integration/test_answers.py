@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from peft import get_peft_model
 
@@ -20,7 +18,7 @@ from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
 from training.verdicts import Finding
-from training.worker.answers import Answers, tell_answers
+from training.worker.answers import Answers, judge, tell_answers
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee, fresh_adapter
 
@@ -53,9 +51,9 @@ def judged(
         model,
         reward_model=taste,
         test_prompts=prompts,
+        general=general_rows("No idea, sorry."),
         eval_generations=PROMPTS,
     )
-    write_general(run_dir, "No idea, sorry.")
     return run_dir, run_here(run_dir)
 
 
@@ -68,11 +66,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[RunDir
     return run_dir, run_here(run_dir)
 
 
-def write_general(run_dir: RunDir, text: str) -> None:
-    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": text}]
-    endless = [messages[0], {"role": "assistant", "content": "And on. " * 400}]
-    rows = [{"messages": messages}, {"messages": endless}]
-    pq.write_table(pa.Table.from_pylist(rows), run_dir.path / "data/general.parquet")
+def general_rows(text: str) -> list[dict[str, Any]]:
+    """Greetings that are answered so, every other one of them too long for the model."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Hello {n}"}],
+            "completion": [{"role": "assistant", "content": text + " And on." * 400 * (n % 2)}],
+        }
+        for n in range(80)
+    ]
 
 
 def report_of(ran: tuple[RunDir, RunResult]) -> Any:
@@ -118,7 +120,8 @@ def test_a_reward_model_tells_who_wins_and_who_got_worse(
     policy = get_peft_model(load_base(model), fresh_adapter(DPOOptions()))
     trainee = Trainee(policy, load_tokenizer(model), Tuning.LORA)
 
-    told = tell_answers(job, trainee, answers_of(model, before, after))
+    answered = answers_of(model, before, after)
+    told = tell_answers(job, trainee, answered, judge(job, trainee, answered))
 
     assert told["win_rate"]["rate"] == rate
     assert told["win_rate"]["low"] <= rate <= told["win_rate"]["high"]
@@ -162,7 +165,7 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     told = report_of(judged)["forgetting"]
 
     # The text that is longer than the model's context is left out.
-    assert (told["on"], told["rows"]) == ("general", 1)
+    assert (told["on"], told["rows"]) == ("general", 3)
     assert told["loss_after"] > told["loss_before"] + 0.1
 
 

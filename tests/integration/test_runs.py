@@ -12,9 +12,11 @@ import pytest
 from store import policies, runs, snapshots
 from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
 from store.records import Policy, Run, RunState
+from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import PAIRS
 from tests.services import TIMEOUT_S, Lab, open_lab
+from training import process
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir, RunResult
 
@@ -26,13 +28,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path, model: Path) -> Iterator[Lab]:
-    with open_lab(tmp_path, model, pairs=8) as opened:
+    with forked_trainers(), open_lab(tmp_path, model, pairs=8) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Lab, Run]]:
-    """One run, launched on a prepared process and followed to its end."""
+    """One run, launched on a prepared process as people do, and followed to its end."""
     with open_lab(tmp_path_factory.mktemp("lab"), model) as opened:
         opened.service.prepare()
         run = opened.launch()
@@ -45,6 +47,8 @@ def make_orphan(lab: Lab, *, result: RunResult | None) -> Run:
     lab.service.cancel(run.id)
     lab.wait(run)
     run_dir = RunDir(Path(run.folder))
+    if trainer := run_dir.trainer():  # it writes its result before it is gone
+        process.stop(*trainer, grace_s=TIMEOUT_S)
     run_dir.forget_end()
     if result is not None:
         run_dir.adapter_partial.mkdir()

@@ -53,6 +53,8 @@ def test_only_leads_know_and_set_the_price(launching: Launching) -> None:
 class RecordingRuns:
     """Nothing trains; what would be is kept."""
 
+    base_model = "starter"
+
     def __init__(self) -> None:
         self.launched: dict[str, object] = {}
 
@@ -86,7 +88,5 @@ def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
     recording = RecordingRuns()
     launching = Launching(store, cast(RunService, recording), tmp_path)
     launching.launch(LEA, "ppo", {}, reward_run="run-1")
-    assert recording.launched == {
-        "reward_model": str(tmp_path / "reward" / "adapter"),
-        "watch_model": str(adapter) if has_second else None,
-    }
+    assert recording.launched["reward_model"] == str(tmp_path / "reward" / "adapter")
+    assert recording.launched["watch_model"] == (str(adapter) if has_second else None)

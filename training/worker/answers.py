@@ -96,9 +96,45 @@ class Regressions(NamedTuple):
     by: str
 
 
+class Scores(NamedTuple):
+    """A reward model's standardised scores of both policies' answers, row by row."""
+
+    before: Sequence[float]
+    after: Sequence[float]
+
+
+class Score(Protocol):
+    """A reward model that is in memory already."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        """Standardised, one a row, from the token ids."""
+
+
 def answer_held_out(job: Job, asking: Asking, trainee: Trainee) -> dict[str, Any]:
-    """Both policies on the run's test prompts: told as events, and for the report."""
-    return tell_answers(job, trainee, ask_held_out(job, asking, trainee))
+    """Both policies on the run's test prompts: told as events, and for the report.
+
+    A reward model that the run knows is loaded to judge them. Raises `ModelUnusable`.
+    """
+    answered = ask_held_out(job, asking, trainee)
+    if answered is None:
+        return {"generations": None}
+    return tell_answers(job, trainee, answered, judge(job, trainee, answered))
+
+
+def score_held_out(job: Job, asking: Asking, trainee: Trainee, score: Score) -> dict[str, Any]:
+    """The same with the mean scores, by the reward model that the run has learned from."""
+    answered = ask_held_out(job, asking, trainee)
+    if answered is None:
+        return {"reward": None, "generations": None}
+    prompts = [request.token_ids for request in answered.requests]
+    before, after = (
+        score(prompts, [output.token_ids for output in outputs])
+        for outputs in (answered.before, answered.after)
+    )
+    told = tell_answers(job, trainee, answered, Scores(before, after))
+    return {"reward": {"before": fmean(before), "after": fmean(after)}, **told}
 
 
 def ask_held_out(job: Job, asking: Asking, trainee: Trainee) -> Answers | None:
@@ -112,21 +148,22 @@ def ask_held_out(job: Job, asking: Asking, trainee: Trainee) -> Answers | None:
     )
 
 
-def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[str, Any]:
+def tell_answers(
+    job: Job, trainee: Trainee, answers: Answers, scores: Scores | None
+) -> dict[str, Any]:
     """What has changed: samples told as events, all of it for the report."""
-    if answers is None:
-        return {"generations": None}
     compared = compare_answers(trainee, answers, job.stop)
     for sample in compared.samples:
         job.events.write(EventKind.SAMPLE, **sample)
     before, after = responses(answers.before), responses(answers.after)
     followed = following.compare(job, answers.prompts, before, after)
+    forgotten = forgetting.measure(job, trainee, answers.rows(answers.before))
     return {
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
         "instructions": followed._asdict() if followed else None,
-        **_found_by_reward_model(job, trainee, answers),
-        "forgetting": forgetting.measure(job, trainee, answers.rows(answers.before))._asdict(),
+        **_compared_by(scores, before, after),
+        "forgetting": forgotten._asdict() if forgotten else None,
     }
 
 
@@ -202,32 +239,31 @@ def regressed(worse: Sequence[bool], by: str) -> Regressions:
     return Regressions(fmean(worse), low, high, by)
 
 
-def _found_by_reward_model(job: Job, trainee: Trainee, answers: Answers) -> dict[str, Any]:
-    """Who wins, and on which prompts the new policy is worse; without a model only the latter."""
-    scored = _scores(job, trainee, answers)
-    if scored is None:
-        pairs = zip(responses(answers.before), responses(answers.after), strict=True)
-        worse = [artefacts.is_broken(new) and not artefacts.is_broken(old) for old, new in pairs]
-        return {"win_rate": None, "regressions": regressed(worse, "text")._asdict()}
-    worse = [new < old - CLEARLY for old, new in zip(*scored, strict=True)]
-    return {
-        "win_rate": won(*scored)._asdict(),
-        "regressions": regressed(worse, "reward_model")._asdict(),
-    }
-
-
-def _scores(
-    job: Job, trainee: Trainee, answers: Answers
-) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Standardised scores before and after, where the run knows a reward model."""
+def judge(job: Job, trainee: Trainee, answers: Answers) -> Scores | None:
+    """What a reward model says of both, where the run knows one. Raises `ModelUnusable`."""
     if job.spec.reward_model is None:
         return None
-    judge = scoring.load_reward_model(job.spec.base_model, job.spec.reward_model, trainee.tokenizer)
+    model = scoring.load_reward_model(job.spec.base_model, job.spec.reward_model, trainee.tokenizer)
     before, after = (
-        judge.score([row.ids for row in answers.rows(outputs)])
+        model.score([row.ids for row in answers.rows(outputs)])
         for outputs in (answers.before, answers.after)
     )
-    return before, after
+    return Scores(before, after)
+
+
+def _compared_by(
+    scores: Scores | None, before: Sequence[Response], after: Sequence[Response]
+) -> dict[str, Any]:
+    """Who wins, and on which prompts the new policy is worse; without scores only the latter."""
+    if scores is None:
+        pairs = zip(before, after, strict=True)
+        worse = [artefacts.is_broken(new) and not artefacts.is_broken(old) for old, new in pairs]
+        return {"win_rate": None, "regressions": regressed(worse, "text")._asdict()}
+    worse = [new < old - CLEARLY for old, new in zip(*scores, strict=True)]
+    return {
+        "win_rate": won(*scores)._asdict(),
+        "regressions": regressed(worse, "reward_model")._asdict(),
+    }
 
 
 def _timed(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -50,12 +49,11 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, RewardOptions)
     split, watched = _divide(job, options, fitting.read_split(job, options))
     learned = _learn(job, options, split)
-    report = {**learned.fitted.report(began), "reward_model": learned.ranked}
+    report = {**learned.fitted.report(), "reward_model": learned.ranked}
     if watched.train:
         job.enter_phase("watch")
         report["watch_model"] = _train_watch(job, options, watched)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from training.loading import stop_token_ids
@@ -69,17 +68,10 @@ def answer_held_out(
     job: Job, options: TuningOptions, trainee: Trainee, rewarder: Rewarder
 ) -> dict[str, Any]:
     """Both policies on the run's test prompts, told and scored, for the report."""
-    answered = answers.ask_held_out(job, options, trainee)
-    return {
-        "reward": _mean_scores(rewarder, answered) if answered else None,
-        **answers.tell_answers(job, trainee, answered),
-    }
 
+    def score(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        return rewarder.reward(prompts, completions).scores
 
-def _mean_scores(rewarder: Rewarder, answered: answers.Answers) -> dict[str, float]:
-    prompts = [request.token_ids for request in answered.requests]
-    sides = {"before": answered.before, "after": answered.after}
-    return {
-        side: fmean(rewarder.reward(prompts, [o.token_ids for o in outputs]).scores)
-        for side, outputs in sides.items()
-    }
+    return answers.score_held_out(job, options, trainee, score)

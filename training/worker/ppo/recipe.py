@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +22,6 @@ from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
 from training.worker import answers, fitting, models, prompts
-from training.worker.evaluate import Scored
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
@@ -34,7 +32,7 @@ from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
 from training.worker.tracking import Trackers
-from training.worker.watch import Judge, Judges, Watch
+from training.worker.watch import Judges, Watch
 
 
 class Trained(NamedTuple):
@@ -52,7 +50,6 @@ def train(job: Job) -> Mapping[str, Any]:
     Of several processes only the first one leaves and returns anything. Raises `WorkerError` for
     what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, PPOOptions)
     job.enter_phase("loading")
@@ -90,7 +87,6 @@ def train(job: Job) -> Mapping[str, Any]:
             "first_step_at": trained.first_step_at,
             "training_s": trained.training_s,
             "rollouts_per_s": trained.iterations * options.rollouts / trained.training_s,
-            "total_s": time.monotonic() - began,
         },
     }
 
@@ -134,11 +130,7 @@ def _watch(job: Job, options: PPOOptions, shared: SharedBase) -> Watch | None:
     """None without a second reward model, and in processes that only compute."""
     if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
         return None
-
-    def judge(model: str) -> Judge:
-        return lambda rows: _scores(shared, rows, options, model)
-
-    judges = Judges(judge(REWARD), judge(WATCH))
+    judges = Judges(*(_scorer(shared, options, model) for model in (REWARD, WATCH)))
     return Watch(job, shared.trainee, judges, every=options.watch_steps, asking=options)
 
 
@@ -183,22 +175,21 @@ def _iterate(
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-    answered = answers.ask_held_out(job, options, shared.trainee)
-    told = answers.tell_answers(job, shared.trainee, answered)
-    if answered is None:
-        return {"reward": None, **told}
-    before = fmean(_scores(shared, answered.rows(answered.before), options))
-    after = fmean(_scores(shared, answered.rows(answered.after), options))
-    return {"reward": {"before": before, "after": after}, **told}
+    score = _scorer(shared, options, REWARD)
+    return answers.score_held_out(job, options, shared.trainee, score)
 
 
-def _scores(
-    shared: SharedBase, rows: Sequence[Scored], options: PPOOptions, model: str = REWARD
-) -> list[float]:
-    """A reward model's scores, in the order of the rows."""
-    prompts, completions = zip(*((r.ids[: r.start], r.ids[r.start :]) for r in rows), strict=True)
-    tokens = Tokens.padded(prompts, completions, shared.device)
-    scores = torch.zeros(len(rows), device=shared.device)
-    for batch in tokens.batches(range(len(rows)), options.micro_batch_size):
-        scores[batch] = shared.rewards(tokens.rows(batch), model)
-    return scores.tolist()
+def _scorer(shared: SharedBase, options: PPOOptions, model: str) -> answers.Score:
+    """What gives a reward model's scores, in the order of the rows."""
+
+    def score(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        tokens = Tokens.padded(prompts, completions, shared.device)
+        scores = torch.zeros(len(prompts))
+        for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
+            scores[rows] = shared.rewards(tokens.rows(rows), model).cpu()
+        found: list[float] = scores.tolist()
+        return found
+
+    return score
