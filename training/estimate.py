@@ -90,23 +90,11 @@ def estimate(
     """What a run would take; None for a method whose work is not known here, and without rows."""
     if method not in PLANS or rows.number == 0:
         return None
-    plan = PLANS[method]
     first, *others = (
-        _of_one(plan(chosen, some, shape, machine)) for chosen, some in _divided(options, rows)
+        _estimate(PLANS[method](chosen, some, shape, machine))
+        for chosen, some in _divided(options, rows)
     )
     return reduce(Estimate.followed_by, others, first)
-
-
-def _of_one(run: PlannedRun) -> Estimate:
-    learning, measuring = list(run.learning()), list(run.measuring())
-    return Estimate(
-        memory=run.memory(),
-        seconds=_seconds(run, learning, measuring),
-        tokens=round(sum(through.tokens for through in learning if through.has_gradient)),
-        flops=_flops(run, [*learning, *measuring]),
-        steps=run.steps,
-        processes=run.processes,
-    )
 
 
 def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Rows]]:
@@ -121,6 +109,18 @@ def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Ro
         (options, rows._replace(number=rows.number - second)),
         (options.of_second(second), rows._replace(number=second)),
     ]
+
+
+def _estimate(run: PlannedRun) -> Estimate:
+    learning, measuring = list(run.learning()), list(run.measuring())
+    return Estimate(
+        memory=run.memory(),
+        seconds=_seconds(run, learning, measuring),
+        tokens=round(sum(through.tokens for through in learning if through.has_gradient)),
+        flops=_flops(run, [*learning, *measuring]),
+        steps=run.steps,
+        processes=run.processes,
+    )
 
 
 def _seconds(run: PlannedRun, learning: Sequence[Pass], measuring: Sequence[Pass]) -> float:

@@ -186,10 +186,8 @@ class RunService:
         """Train `parent` on `snapshot`, with `general` demonstrations beside it.
 
         `reward_model` is the folder of one, where the method takes one; a `watch_model` looks on,
-        see `RunSpec`.
-
-        Raises `BadInput` for options that cannot be used, `Conflict` while another run is active,
-        `StoreUnavailable` when the run directory cannot be written.
+        see `RunSpec`. Raises `BadInput` for options that cannot be used, `Conflict` while another
+        run is active, `StoreUnavailable` when the run directory cannot be written.
         """
         run_id = f"run-{self._store.clock():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         with self._changed:

@@ -38,16 +38,16 @@ DRAWN_AT_ONCE = 500
 # What a reward run's defaults leave the first model of what it is given.
 TAUGHT_SHARE = 0.85 * 0.7
 PPO_PROMPTS = 256
-# A score read in the middle of a text is no score: up to 19 SD were seen. All that do not end get
-# the same, as in Ziegler et al. 2019.
-WITHOUT_END = -3.0
+# A score read in the middle of a text is no score (19 SD was seen): all that do not end get the
+# same, as in Ziegler et al. 2019.
+WITHOUT_END = -1.0
 PPO_OPTIONS: Mapping[str, Any] = {
     "learning_rate": 3e-3,
     "value_learning_rate": 3e-3,
-    "rollouts": 24,
-    "minibatch_size": 6,
+    # Smaller minibatches spend the KL on noise: with 6, 9 nats bought 0.6 SD of reward.
+    "rollouts": 48,
+    "minibatch_size": 24,
     "micro_batch_size": 24,
-    "ppo_epochs": 1,
     "max_new_tokens": MAX_NEW_TOKENS,
     "missing_eos_penalty": 0.0,
 }

@@ -15,7 +15,6 @@ from training.events import EventReader, EventWriter
 from training.loading import load_tokenizer, stop_token_ids
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
-from training.worker.evaluate import Scored
 from training.worker.job import Job, StopRequest
 from training.worker.scoring import load_reward_model, load_second
 from training.worker.watch import Judges, Watch
@@ -177,7 +176,7 @@ def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) 
     rising, falling = iter(range(10)), iter((0.0, 1.0, 0.5, 0.2, 0.1, 0.0))
 
     def judge(values: Any) -> Any:
-        return lambda rows: [next(values)] * len(rows)
+        return lambda prompts, _: [next(values)] * len(prompts)
 
     trainee = share_base(base).trainee
     judges = Judges(judge(rising), judge(falling))
@@ -202,11 +201,11 @@ def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
         sample_tokens=120,
     )
     job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
-    scored: list[Scored] = []
+    scored: list[Sequence[int]] = []
 
-    def judge(rows: Sequence[Scored]) -> list[float]:
-        scored.extend(rows)
-        return [0.0] * len(rows)
+    def judge(_: object, completions: Sequence[Sequence[int]]) -> list[float]:
+        scored.extend(completions)
+        return [0.0] * len(completions)
 
     trainee = share_base(base).trainee
     watch = Watch(job, trainee, Judges(judge, judge), every=1, asking=job.spec.options)  # type: ignore[arg-type]
@@ -214,7 +213,7 @@ def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
 
     stops = stop_token_ids(trainee.tokenizer, trainee.model)
     assert 0 < len(scored) < 32
-    assert all(row.ids[-1] in stops for row in scored)
+    assert all(ids[-1] in stops for ids in scored)
 
 
 def test_rloo_is_watched_between_its_steps(

@@ -204,16 +204,16 @@ def test_more_of_it_never_takes_less(method: str) -> None:
     assert more.memory.step > few.memory.step
 
 
-def test_every_method_can_be_estimated() -> None:
-    assert set(PLANS) == set(METHODS)
-
-
 def test_a_second_reward_model_is_counted_in_tokens_but_not_in_the_steps_of_the_first() -> None:
     one, both = (foretold("reward", **alone(watch_share=share)) for share in (0.0, 0.25))
     # A quarter of the rows goes through the second model, twice as often.
     assert both.tokens == pytest.approx(1.25 * one.tokens, rel=0.01)
     assert both.steps == pytest.approx(0.75 * one.steps, abs=1)
     assert both.peak_mb == one.peak_mb
+
+
+def test_every_method_can_be_estimated() -> None:
+    assert set(PLANS) == set(METHODS)
 
 
 def test_replay_is_learned_too_as_far_as_there_is_something_to_replay() -> None:

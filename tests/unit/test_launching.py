@@ -88,7 +88,5 @@ def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
     recording = RecordingRuns()
     launching = Launching(store, cast(RunService, recording), tmp_path)
     launching.launch(LEA, "ppo", {}, reward_run="run-1")
-    assert recording.launched == {
-        "reward_model": str(tmp_path / "reward" / "adapter"),
-        "watch_model": str(adapter) if has_second else None,
-    }
+    assert recording.launched["reward_model"] == str(tmp_path / "reward" / "adapter")
+    assert recording.launched["watch_model"] == (str(adapter) if has_second else None)

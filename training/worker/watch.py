@@ -8,12 +8,12 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from training.events import EventKind, EventReader
-from training.generation import FinishReason, GenerationStopped, Output, Request, generate
+from training.generation import FinishReason, GenerationStopped, Request, generate
 from training.overoptimization import Look, alarm, looks
 from training.worker import answers, evaluate
 from training.worker.data import read_eval_prompts
@@ -22,15 +22,12 @@ from training.worker.failures import Cancelled
 from training.worker.job import Job
 from training.worker.models import Trainee
 
-Judge = Callable[[Sequence[Scored]], Sequence[float]]
-"""Scores completions of prompts, in standard deviations of the judge's own scores."""
-
 
 class Judges(NamedTuple):
-    """The reward model that is learned from, and the second one."""
+    """What scores by the reward model that is learned from, and by the second one."""
 
-    proxy: Judge
-    watch: Judge
+    proxy: answers.Score
+    watch: answers.Score
 
 
 class Watch:
@@ -65,13 +62,15 @@ class Watch:
         ]
         kl, _ = evaluate.mean_kl(self._trainee, rows, self._job.stop)
         # Scores read in the middle of a text stray by many standard deviations.
-        whole = [row for row, output in zip(rows, outputs, strict=True) if _has_ended(output)]
-        judged = whole or rows
+        drawn = list(zip(self._requests, outputs, strict=True))
+        judged = [(r, o) for r, o in drawn if o.finish_reason is FinishReason.STOP] or drawn
+        prompts = [request.token_ids for request, _ in judged]
+        completions = [output.token_ids for _, output in judged]
         return Look(
             step,
             kl,
-            *_mean_with_error(self._judges.proxy(judged)),
-            *_mean_with_error(self._judges.watch(judged)),
+            *_mean_with_error(self._judges.proxy(prompts, completions)),
+            *_mean_with_error(self._judges.watch(prompts, completions)),
         )
 
     def _tell(self, look: Look) -> None:
@@ -100,10 +99,6 @@ def _requests(job: Job, trainee: Trainee, asking: answers.Asking) -> list[Reques
         seed=job.spec.seed,
     )
     return [request for _, request in asked]
-
-
-def _has_ended(output: Output) -> bool:
-    return output.finish_reason is FinishReason.STOP
 
 
 def _mean_with_error(scores: Sequence[float]) -> tuple[float, float]:

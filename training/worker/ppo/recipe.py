@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
 from training.worker import answers, fitting, models, prompts
-from training.worker.evaluate import Scored
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
@@ -34,7 +32,7 @@ from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
 from training.worker.tracking import Trackers
-from training.worker.watch import Judge, Judges, Watch
+from training.worker.watch import Judges, Watch
 
 
 class Trained(NamedTuple):
@@ -132,7 +130,7 @@ def _watch(job: Job, options: PPOOptions, shared: SharedBase) -> Watch | None:
     """None without a second reward model, and in processes that only compute."""
     if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
         return None
-    judges = Judges(*(_judge(shared, options, model) for model in (REWARD, WATCH)))
+    judges = Judges(*(_scorer(shared, options, model) for model in (REWARD, WATCH)))
     return Watch(job, shared.trainee, judges, every=options.watch_steps, asking=options)
 
 
@@ -177,32 +175,21 @@ def _iterate(
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-    score = partial(_scores, shared, options, REWARD)
+    score = _scorer(shared, options, REWARD)
     return answers.score_held_out(job, options, shared.trainee, score)
 
 
-def _judge(shared: SharedBase, options: PPOOptions, model: str) -> Judge:
-    """One of the reward models, asked for whole rows."""
+def _scorer(shared: SharedBase, options: PPOOptions, model: str) -> answers.Score:
+    """What gives a reward model's scores, in the order of the rows."""
 
-    def judge(rows: Sequence[Scored]) -> Sequence[float]:
-        prompts = [row.ids[: row.start] for row in rows]
-        completions = [row.ids[row.start :] for row in rows]
-        return _scores(shared, options, model, prompts, completions)
+    def score(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        tokens = Tokens.padded(prompts, completions, shared.device)
+        scores = torch.zeros(len(prompts))
+        for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
+            scores[rows] = shared.rewards(tokens.rows(rows), model).cpu()
+        found: list[float] = scores.tolist()
+        return found
 
-    return judge
-
-
-def _scores(
-    shared: SharedBase,
-    options: PPOOptions,
-    model: str,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-) -> Sequence[float]:
-    """A reward model's scores of token ids, in their order."""
-    tokens = Tokens.padded(prompts, completions, shared.device)
-    scores = torch.zeros(len(prompts))
-    for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
-        scores[rows] = shared.rewards(tokens.rows(rows), model).cpu()
-    found: list[float] = scores.tolist()
-    return found
+    return score
