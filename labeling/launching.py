@@ -10,17 +10,19 @@ from typing import Any
 
 from labeling.access import Actor, require_lead
 from labeling.cautions import Caution, Severity
+from labeling.duels import Duel, duels_of_all
 from labeling.outlook import Outlook, Outlooks
+from labeling.reward_models import folder_of, made_reward_model, most_reliable
 from store import policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
 from store.preferences import PreferenceCounts
-from store.records import Policy, Run, RunEvent, RunState
+from store.records import Policy, Run, RunEvent
 from store.training_data import Kind, KindCount
 from training.estimate import Estimate
 from training.loading import ModelLoadError
 from training.messages import Message
-from training.methods import METHODS, Method, Product, method_named
+from training.methods import Method, Product, method_named
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
 from training.runs import RunService
@@ -38,19 +40,17 @@ class Start(StrEnum):
     BASE = "base"
 
 
-def made_reward_model(run: Run) -> bool:
-    """Whether a run left a reward model."""
-    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
-    return is_one and run.state is RunState.SUCCEEDED
-
-
 @dataclass(frozen=True)
 class RunView:
-    """A run with all that a page shows of it. `policy` is what it produced, if it did."""
+    """A run with all that a page shows of it. `policy` is what it produced, if it did.
+
+    `duels` are what people said of that against the policy before it and against the base.
+    """
 
     run: Run
     events: list[RunEvent]
     policy: Policy | None
+    duels: tuple[Duel, ...] = ()
 
 
 class Launching:
@@ -129,6 +129,7 @@ class Launching:
     ) -> Run:
         """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
+        A method that learns from none has its result scored by the most reliable one there is.
         `start` is a `Start` or the name of a policy version. Raises `BadInput` for no data, options
         out of bounds or a tuning that does not go on from there, `Conflict` while another run is
         active, `PolicyUnavailable` before there is a policy to start from.
@@ -137,7 +138,7 @@ class Launching:
         chosen = _method(method)
         parent = self._parent(start)
         _check_tuning(options.get("tuning"), parent, chosen)
-        reward_model = self._reward_model(reward_run) if chosen.needs_reward_model else None
+        reward_model = self._reward_model(chosen, reward_run)
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
@@ -192,7 +193,8 @@ class Launching:
         if not found:
             return None
         run = runs.get(self._store, run_id) if run_id else found[0]
-        return RunView(run, runs.events(self._store, run.id), policies.of_run(self._store, run.id))
+        policy = policies.of_run(self._store, run.id)
+        return RunView(run, runs.events(self._store, run.id), policy, self._duels(policy))
 
     def _misfit(self, method: Method, options: Mapping[str, Any], start: str) -> list[Caution]:
         """What a launch with this tuning and this start would be refused for."""
@@ -214,7 +216,16 @@ class Launching:
             return policies.base_of(self._store, policy.base_model) or policy
         return policies.get(self._store, start)
 
-    def _reward_model(self, run_id: str | None) -> str:
+    def _reward_model(self, method: Method, run_id: str | None) -> str | None:
+        """The folder of the one to learn from, or else of the one that scores the result."""
+        if method.makes is Product.REWARD_MODEL:
+            return None
+        if method.needs_reward_model:
+            return str(folder_of(self._chosen_reward_run(run_id)))
+        best = most_reliable(runs.list_all(self._store), self._runs.base_model)
+        return str(folder_of(best)) if best else None
+
+    def _chosen_reward_run(self, run_id: str | None) -> Run:
         if not run_id:
             raise BadInput(
                 "This method learns from a reward model. Train one first, or choose one."
@@ -222,7 +233,16 @@ class Launching:
         run = runs.get(self._store, run_id)
         if not made_reward_model(run):
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
-        return str(RunDir(Path(run.folder)).adapter)
+        return run
+
+    def _duels(self, policy: Policy | None) -> tuple[Duel, ...]:
+        """Of a policy against its parent and its base, once it has met them."""
+        if policy is None:
+            return ()
+        base = policies.base_of(self._store, policy.base_model)
+        met = {policy.parent_version, base.version if base else None}
+        duels = duels_of_all(self._store).get(policy.version, ())
+        return tuple(duel for duel in duels if duel.opponent in met)
 
 
 def _method(name: str) -> Method:

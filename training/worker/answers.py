@@ -1,64 +1,24 @@
-"""Did the policy get better? What the old and the new one write to prompts nobody trained on.
+"""Did the policy get better? What is measured on the old and the new one's answers.
 
-Both answer each prompt once, with the same seed, and all is measured on that. Nothing here says
-whether people prefer the new policy: only a blind comparison does.
+Nothing here says whether people prefer the new policy: only a blind comparison does.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from training import artefacts
-from training.artefacts import Response
 from training.events import EventKind
-from training.generation import FinishReason, Output, Request, generate
-from training.loading import PromptRejected, context_length, render_prompt
-from training.proportions import WinRate, wilson_interval, win_rate
-from training.worker import evaluate, following, forgetting, scoring
-from training.worker.data import read_eval_prompts
-from training.worker.evaluate import Scored
+from training.generation import FinishReason
+from training.worker import asking, evaluate, following, forgetting, win_rates
+from training.worker.asking import Answers, Asking, responses
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee
 
 SIDE_BY_SIDE = 12
-# Standard deviations of the reward model's scores: a difference that people would notice.
-CLEARLY = 1.0
-
-
-class Asking(Protocol):
-    """How many test prompts are asked, and how long a response may be, in tokens."""
-
-    @property
-    def eval_generations(self) -> int:
-        """Prompts."""
-
-    @property
-    def sample_tokens(self) -> int:
-        """Tokens."""
-
-
-class Answers(NamedTuple):
-    """What both policies answered to the same prompts, row by row, and how long each took."""
-
-    prompts: Sequence[Mapping[str, Any]]
-    requests: Sequence[Request]
-    before: Sequence[Output]
-    after: Sequence[Output]
-    before_s: float
-    after_s: float
-
-    def rows(self, outputs: Sequence[Output]) -> list[Scored]:
-        """The prompts with `before` or `after` behind them, as token ids."""
-        return [
-            Scored([*request.token_ids, *output.token_ids], len(request.token_ids))
-            for request, output in zip(self.requests, outputs, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -83,33 +43,9 @@ class GenerationReport:
     samples: Sequence[Mapping[str, Any]]
 
 
-class Regressions(NamedTuple):
-    """Share of prompts that the new policy answers clearly worse, with its 95 % Wilson interval.
-
-    `by` says who found so: `reward_model`, by more than `CLEARLY`, or `text`: the response does not
-    end or goes round in circles, and the one before did not.
-    """
-
-    share: float
-    low: float
-    high: float
-    by: str
-
-
-def answer_held_out(job: Job, asking: Asking, trainee: Trainee) -> dict[str, Any]:
+def answer_held_out(job: Job, options: Asking, trainee: Trainee) -> dict[str, Any]:
     """Both policies on the run's test prompts: told as events, and for the report."""
-    return tell_answers(job, trainee, ask_held_out(job, asking, trainee))
-
-
-def ask_held_out(job: Job, asking: Asking, trainee: Trainee) -> Answers | None:
-    """Both policies' answers to the run's test prompts; None where there are none."""
-    return answer(
-        trainee,
-        read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)[: asking.eval_generations],
-        max_new_tokens=asking.sample_tokens,
-        seed=job.spec.seed,
-        stop=job.stop,
-    )
+    return tell_answers(job, trainee, asking.ask_held_out(job, options, trainee))
 
 
 def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[str, Any]:
@@ -125,31 +61,9 @@ def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[st
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
         "instructions": followed._asdict() if followed else None,
-        **_found_by_reward_model(job, trainee, answers),
+        **win_rates.measure(job, trainee, answers),
         "forgetting": forgetting.measure(job, trainee, answers.rows(answers.before))._asdict(),
     }
-
-
-def answer(
-    trainee: Trainee,
-    prompts: Sequence[Mapping[str, Any]],
-    *,
-    max_new_tokens: int,
-    seed: int,
-    stop: StopRequest,
-) -> Answers | None:
-    """Let both policies answer, by plain sampling: any filter would make the KL estimates wrong."""
-    model, tokenizer = trainee.model, trainee.tokenizer
-    asked = list(_renderable(tokenizer, prompts, context_length(model), max_new_tokens))
-    if not asked:
-        return None
-    requests = [
-        Request(ids, max_new_tokens, seed=seed + number) for number, (_, ids) in enumerate(asked)
-    ]
-    after, after_s = _timed(model, tokenizer, requests, stop)
-    with trainee.reference() as frozen:
-        before, before_s = _timed(frozen, tokenizer, requests, stop)
-    return Answers([prompt for prompt, _ in asked], requests, before, after, before_s, after_s)
 
 
 def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> GenerationReport:
@@ -172,73 +86,3 @@ def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> Ge
         kl_k3=k3,
         samples=samples[:SIDE_BY_SIDE],
     )
-
-
-def responses(outputs: Sequence[Output]) -> list[Response]:
-    """Outputs as texts that the policy ended by itself, or did not."""
-    return [Response(o.text, o.finish_reason is FinishReason.STOP) for o in outputs]
-
-
-def won(before: Sequence[float], after: Sequence[float]) -> WinRate:
-    """How often the new policy's response has the higher score; equal scores are draws."""
-    pairs = list(zip(before, after, strict=True))
-    wins = sum(new > old for old, new in pairs)
-    losses = sum(new < old for old, new in pairs)
-    return win_rate(wins, losses, len(pairs) - wins - losses)
-
-
-def regressed(worse: Sequence[bool], by: str) -> Regressions:
-    """The share of `worse`, one for each prompt."""
-    low, high = wilson_interval(sum(worse), len(worse))
-    return Regressions(fmean(worse), low, high, by)
-
-
-def _found_by_reward_model(job: Job, trainee: Trainee, answers: Answers) -> dict[str, Any]:
-    """Who wins, and on which prompts the new policy is worse; without a model only the latter."""
-    scored = _scores(job, trainee, answers)
-    if scored is None:
-        pairs = zip(responses(answers.before), responses(answers.after), strict=True)
-        worse = [artefacts.is_broken(new) and not artefacts.is_broken(old) for old, new in pairs]
-        return {"win_rate": None, "regressions": regressed(worse, "text")._asdict()}
-    worse = [new < old - CLEARLY for old, new in zip(*scored, strict=True)]
-    return {
-        "win_rate": won(*scored)._asdict(),
-        "regressions": regressed(worse, "reward_model")._asdict(),
-    }
-
-
-def _scores(
-    job: Job, trainee: Trainee, answers: Answers
-) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Standardised scores before and after, where the run knows a reward model."""
-    if job.spec.reward_model is None:
-        return None
-    judge = scoring.load_reward_model(job.spec.base_model, job.spec.reward_model, trainee.tokenizer)
-    before, after = (
-        judge.score([row.ids for row in answers.rows(outputs)])
-        for outputs in (answers.before, answers.after)
-    )
-    return before, after
-
-
-def _timed(
-    model: Any, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], stop: StopRequest
-) -> tuple[list[Output], float]:
-    began = time.monotonic()
-    outputs = generate(model, tokenizer, requests, stop=stop.signal)
-    stop.check()
-    return outputs, time.monotonic() - began
-
-
-def _renderable(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Mapping[str, Any]],
-    context: int | None,
-    max_new_tokens: int,
-) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
-    room = None if context is None else max(1, context - max_new_tokens)
-    for prompt in prompts:
-        try:
-            yield prompt, render_prompt(tokenizer, prompt["messages"], max_tokens=room)
-        except PromptRejected:
-            continue

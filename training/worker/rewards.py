@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from training.loading import stop_token_ids
 from training.methods.trainer_options import TuningOptions
-from training.worker import answers, scoring
+from training.worker import answers, asking, scoring
+from training.worker.asking import Answers
 from training.worker.failures import ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
@@ -69,14 +70,14 @@ def answer_held_out(
     job: Job, options: TuningOptions, trainee: Trainee, rewarder: Rewarder
 ) -> dict[str, Any]:
     """Both policies on the run's test prompts, told and scored, for the report."""
-    answered = answers.ask_held_out(job, options, trainee)
+    answered = asking.ask_held_out(job, options, trainee)
     return {
         "reward": _mean_scores(rewarder, answered) if answered else None,
         **answers.tell_answers(job, trainee, answered),
     }
 
 
-def _mean_scores(rewarder: Rewarder, answered: answers.Answers) -> dict[str, float]:
+def _mean_scores(rewarder: Rewarder, answered: Answers) -> dict[str, float]:
     prompts = [request.token_ids for request in answered.requests]
     sides = {"before": answered.before, "after": answered.after}
     return {

@@ -21,7 +21,7 @@ from transformers import set_seed
 from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
-from training.worker import answers, fitting, models, prompts
+from training.worker import answers, asking, fitting, models, prompts
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
@@ -161,7 +161,7 @@ def _iterate(
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-    answered = answers.ask_held_out(job, options, shared.trainee)
+    answered = asking.ask_held_out(job, options, shared.trainee)
     told = answers.tell_answers(job, shared.trainee, answered)
     if answered is None:
         return {"reward": None, **told}
