@@ -30,7 +30,7 @@ def make_run(
     """A run that left a reward model; `ranked` is its accuracy on so many held-out pairs."""
     (folder / id / "adapter").mkdir(parents=True)
     told = None if ranked is None else {"accuracy": ranked[0], "pairs": ranked[1]}
-    given = {
+    given: dict[str, Any] = {
         "method": "reward",
         "spec": {"base_model": base_model},
         "state": RunState.SUCCEEDED,
