@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-BENCHMARKS = ("loop", "judging", "estimate", "training", "ppo", "reward")
+BENCHMARKS = ("loop", "judging", "estimate", "training", "ppo", "reward", "reward_hh")
 
 
 def main() -> int:

@@ -12,10 +12,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
+
+import pyarrow.parquet  # type: ignore[import-untyped]
 
 import app
 from labeling.candidates import DEFAULT_SAMPLING
@@ -64,10 +67,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     fresh = _write_pairs(held_out, options.new_pairs, seed=options.seed + 1)
     annotator = SimulatedAnnotator(noise=options.noise, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = _train(Path(folder), list(_rows(judged, annotator)), seed=options.seed)
+        data = write_rows(Path(folder) / "rows.parquet", list(_rows(judged, annotator)))
+        run_dir = train_by_preset(Path(folder), data, seed=options.seed)
         result = run_dir.read_result()
         assert result is not None
-        assert result.state is Outcome.SUCCEEDED, result.failure
         return {
             "judgments": options.judgments,
             "seed": options.seed,
@@ -126,21 +129,23 @@ def _rows(pairs: Sequence[Pair], annotator: SimulatedAnnotator) -> Iterator[dict
         }
 
 
-def _train(folder: Path, rows: list[dict[str, Any]], *, seed: int) -> RunDir:
-    """A reward run by the preset, in this process."""
+def train_by_preset(folder: Path, data: Path, *, seed: int, **given: Any) -> RunDir:
+    """A reward run on the bundled policy, in this process; `given` replace the preset's options."""
     method = method_named("reward")
+    rows = pyarrow.parquet.read_metadata(data).num_rows
     parameters = sum(weight.numel() for weight in load_base(STARTER).parameters())
+    preset = method.options.preset(rows, parameters=parameters, tuning="lora")
     spec = RunSpec(
         run_id="reward",
         method="reward",
-        options=method.options.preset(len(rows), parameters=parameters, tuning="lora"),
+        options=method.options.parsed({**asdict(preset), **given}),
         base_model=str(STARTER),
         parent_version="pol-000000",
         seed=seed,
     )
-    data = write_rows(folder / "rows.parquet", rows)
     run_dir = RunDir.create(folder / "reward", spec, data=data, eval_prompts=[])
-    run_here(run_dir)
+    result = run_here(run_dir)
+    assert result.state is Outcome.SUCCEEDED, result.failure
     return run_dir
 
 
