@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from store import (
     annotators,
+    checks,
     comparisons,
     completions,
     journal,
@@ -24,9 +25,11 @@ from store import (
     prompts,
     rows,
 )
+from store.checks import Checks
 from store.db import Cursor, Store
 from store.errors import BadInput, BadRow
 from store.formats import registry
+from store.formats.checks import checks_of
 from store.formats.item import (
     Format,
     Holds,
@@ -46,6 +49,7 @@ from store.records import (
     Prompt,
     Purpose,
     RatingScale,
+    Split,
     Verdict,
 )
 
@@ -87,7 +91,8 @@ class ImportReport:
 
     A row is known when all of it was in the store already. `refusals` are the first thousand.
     `preferences_added` are pairs that came with judgments, ties included; `pairs_added` are pairs
-    to be judged here; `thumbs_added` are single responses that came with a thumb.
+    to be judged here; `thumbs_added` are single responses that came with a thumb; `checks_added`
+    are prompts that came with checks which they did not have.
     """
 
     import_id: str
@@ -102,6 +107,7 @@ class ImportReport:
     thumbs_added: int
     judgments_added: int
     was_cancelled: bool
+    checks_added: int = 0
 
 
 class ImportRecord(NamedTuple):
@@ -125,6 +131,7 @@ class _Added(NamedTuple):
     pairs: int = 0
     thumbs: int = 0
     judgments: int = 0
+    checks: int = 0
 
     def plus(self, other: _Added) -> _Added:
         return _Added(*(a + b for a, b in zip(self, other, strict=True)))
@@ -135,6 +142,7 @@ class _Entry:
     """The records that one row becomes."""
 
     prompts: list[Prompt] = field(default_factory=list)
+    checks: dict[str, Checks] = field(default_factory=dict)  # by prompt id
     completions: list[Completion] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     judgments: list[Judgment] = field(default_factory=list)
@@ -253,6 +261,7 @@ class _Importing:
             thumbs_added=self._added.thumbs,
             judgments_added=self._added.judgments,
             was_cancelled=was_cancelled,
+            checks_added=self._added.checks,
         )
 
     def _entry(self, row: Found) -> _Entry | None:
@@ -283,7 +292,7 @@ class _Importing:
         before, refused, plan = self._added, self._refused, self._plan
 
         def change(cursor: Cursor) -> _Added:
-            total = before.plus(_insert(cursor, batch, now=plan.now))
+            total = before.plus(_insert(cursor, batch, plan))
             cursor.execute(
                 "UPDATE imports SET accepted = ?, known = ?, refused = ? WHERE id = ?",
                 [total.accepted, total.known, refused, plan.import_id],
@@ -369,13 +378,16 @@ def _record(store: Store, plan: _Plan, *, name: str, created_by: str) -> None:
 
 def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
     entry = _Entry()
+    asked_for = checks_of(row)
     for item in items:
         if item.responses is None and plan.use in (Use.PREFERENCES, Use.PAIRS):
             continue
         if plan.use is Use.THUMBS and item.thumb is None:
             raise row.refuse("", "holds no response; import it with {use!r}", use=Use.PROMPTS.value)
-        prompt = _prompt(plan, item)
+        prompt = _prompt(plan, item, is_test=bool(asked_for))
         entry.prompts.append(prompt)
+        if asked_for:
+            entry.checks[prompt.id] = asked_for
         if plan.use is Use.THUMBS and item.thumb is not None:
             _add_thumb(plan, entry, prompt, item.thumb)
         if item.responses is not None and plan.use is not Use.PROMPTS:
@@ -383,12 +395,14 @@ def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
     return entry
 
 
-def _prompt(plan: _Plan, item: Item) -> Prompt:
+def _prompt(plan: _Plan, item: Item, *, is_test: bool) -> Prompt:
+    """A prompt with checks is there to test policies, unless the file says otherwise."""
+    usual = Split.HELD_OUT if is_test else prompts.split_of(item.messages, plan.held_out_share)
     asked = "\n".join(m["content"] for m in item.messages if m["role"] == "user")
     return prompts.make(
         item.messages,
         language=item.language or languages.detect(asked),
-        split=item.split or prompts.split_of(item.messages, plan.held_out_share),
+        split=item.split or usual,
         source=plan.import_id,
     )
 
@@ -494,28 +508,34 @@ def _judgment(
     )
 
 
-def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added:
+def _insert(cursor: Cursor, batch: Sequence[_Entry], plan: _Plan) -> _Added:
     """Add what is new of a batch, within a change."""
+    now = plan.now
     known_prompts = _known(cursor, "prompts", [p.id for e in batch for p in e.prompts])
     known_texts = _known(cursor, "completions", [c.id for e in batch for c in e.completions])
     known_pairs = _known(cursor, "comparisons", [c.id for e in batch for c in e.comparisons])
     known_said = _known(cursor, "judgments", [j.id for e in batch for j in e.judgments])
+    known_checks = checks.known(cursor, [id for e in batch for id in e.checks])
     prompts_new: dict[str, Prompt] = {}
+    checks_new: dict[str, Checks] = {}
     texts_new: dict[str, Completion] = {}
     pairs_new: dict[str, Comparison] = {}
     said_new: dict[str, Judgment] = {}
     sources: set[str] = set()
     accepted = 0
     for entry in batch:
-        size = len(prompts_new) + len(pairs_new) + len(said_new)
+        size = len(prompts_new) + len(checks_new) + len(pairs_new) + len(said_new)
         prompts_new |= {p.id: p for p in entry.prompts if p.id not in known_prompts}
+        checks_new |= {id: cs for id, cs in entry.checks.items() if cs != known_checks.get(id)}
         texts_new |= {c.id: c for c in entry.completions if c.id not in known_texts}
         pairs_new |= {c.id: c for c in entry.comparisons if c.id not in known_pairs}
         said_new |= {j.id: j for j in entry.judgments if j.id not in known_said}
         sources |= entry.sources
-        accepted += len(prompts_new) + len(pairs_new) + len(said_new) > size
+        grown = len(prompts_new) + len(checks_new) + len(pairs_new) + len(said_new)
+        accepted += grown > size
     annotators.insert_sources(cursor, sources, now=now)
     prompts.insert(cursor, list(prompts_new.values()), now=now)
+    checks.insert(cursor, checks_new, source=plan.import_id, now=now)
     completions.insert(cursor, list(texts_new.values()))
     comparisons.insert(cursor, list(pairs_new.values()), now=now)
     judgments.insert_imported(cursor, list(said_new.values()))
@@ -530,6 +550,7 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added
         pairs=len(pairs_new) - preferences - thumbs,
         thumbs=thumbs,
         judgments=len(said_new),
+        checks=len(checks_new),
     )
 
 

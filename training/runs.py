@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from store import policies, runs, snapshots
+from store import checks, policies, runs, snapshots
 from store.db import Store
 from store.errors import BadInput, Conflict, StoreUnavailable
 from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
@@ -349,10 +349,10 @@ class RunService:
         )
 
     def _write_run_dir(self, spec: RunSpec, snapshot: Snapshot) -> RunDir:
-        prompts = [{"prompt_id": p.id, "messages": list(p.messages)} for p in self._eval_prompts()]
         path = self._folder / spec.run_id
+        data, prompts = Path(snapshot.path), self._test_prompts()
         try:
-            return RunDir.create(path, spec, data=Path(snapshot.path), eval_prompts=prompts)
+            return RunDir.create(path, spec, data=data, eval_prompts=prompts)
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise StoreUnavailable(
@@ -361,6 +361,19 @@ class RunService:
                 path=path,
                 error=error,
             ) from error
+
+    def _test_prompts(self) -> list[dict[str, object]]:
+        """What the result is tested with, each prompt with the checks that it has."""
+        asked = self._eval_prompts()
+        known = checks.of_prompts(self._store, [prompt.id for prompt in asked])
+        return [
+            {
+                "prompt_id": prompt.id,
+                "messages": list(prompt.messages),
+                "checks": [check._asdict() for check in known.get(prompt.id, ())],
+            }
+            for prompt in asked
+        ]
 
     def _start(self, run_id: str, run_dir: RunDir, spec: RunSpec) -> None:
         """Start a trainer, on the prepared process where there is one that can be it; follow it."""
