@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).resolve().parent / "assets"
 STARTER = "starter"
 EVALUATION_PROMPTS = 200
+SWITCH_INTERVAL_S = 0.0005
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET_LIBRARIES = {
     "DO_NOT_TRACK": "1",
@@ -312,6 +313,8 @@ def _serve(settings: Settings) -> int:
     warnings.filterwarnings("ignore", message="Warning only once for all operators")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # An acknowledgement passes from thread to thread; each takes over at once from a busy one.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(settings.host, settings.port))
         services = stack.enter_context(open_services(settings))

@@ -7,7 +7,7 @@ actor, calls one service method and hands the result over.
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol
@@ -95,11 +95,12 @@ def token_of(request: Request) -> str | None:
     return request.cookies.get(COOKIE)
 
 
-def signed_in(sessions: Sessions) -> Callable[[Request], Actor]:
+def signed_in(sessions: Sessions) -> Callable[[Request], Awaitable[Actor]]:
     """Who is behind a request, for `Depends`; what it gives raises `SignedOut` for nobody."""
 
-    def actor_of(request: Request) -> Actor:
-        actor = sessions.actor(token_of(request))
+    async def actor_of(request: Request) -> Actor:
+        token = token_of(request)
+        actor = sessions.known(token) or await asyncio.to_thread(sessions.actor, token)
         if actor is None:
             raise SignedOut
         return actor
@@ -154,15 +155,15 @@ def judging_router(
         return {"version": now.version, "html": render_markdown(now.text), "text": now.text}
 
     @router.post("/judging/judgments")
-    async def judgments(given: VerdictGiven, actor: Current) -> dict[str, Any]:
-        saved = await asyncio.wrap_future(await asyncio.to_thread(comparing.judge, actor, given))
-        progress = await asyncio.to_thread(comparing.progress, actor)
+    def judgments(given: VerdictGiven, actor: Current) -> dict[str, Any]:
+        saved = comparing.judge(actor, given).result()
+        progress = comparing.progress(actor)
         reply = {"id": saved.id, "recorded_at": saved.recorded_at, "progress": asdict(progress)}
         if (feedback := comparing.feedback(saved)) is not None:
             html = render_markdown(feedback.explanation)
             reply["practice"] = {**feedback._asdict(), "explanation": html}
         elif project.settings.reveals_policies:
-            reply["revealed"] = await asyncio.to_thread(comparing.authors, saved)
+            reply["revealed"] = comparing.authors(saved)
         return reply
 
     @router.post("/judging/undo")

@@ -74,19 +74,26 @@ class Sessions:
 
     def actor(self, token: str | None) -> Actor | None:
         """Who is behind a request with this token; None when nobody is signed in."""
-        if self._single is not None:
-            return self._single
+        if (known := self.known(token)) is not None:
+            return known
         if not token:
             return None
-        token_sha256, now = _sha256(token), self._store.clock()
-        known = self._known.get(token_sha256)
-        if known is None:
-            age = self._known.age
-            known = annotators.of_session(self._store, token_sha256)
-            if known is None:
-                return None
-            self._known.keep(token_sha256, known, age=age)
-        return actor_of(known.annotator) if known.expires_at > now else None
+        token_sha256, age = _sha256(token), self._known.age
+        found = annotators.of_session(self._store, token_sha256)
+        if found is None:
+            return None
+        self._known.keep(token_sha256, found, age=age)
+        return self._admitted(found)
+
+    def known(self, token: str | None) -> Actor | None:
+        """The `actor` as far as it is remembered: without a query, so that nobody waits for it."""
+        if self._single is not None or not token:
+            return self._single
+        session = self._known.get(_sha256(token))
+        return self._admitted(session) if session is not None else None
+
+    def _admitted(self, session: Session) -> Actor | None:
+        return actor_of(session.annotator) if session.expires_at > self._store.clock() else None
 
     def add_person(self, actor: Actor, name: str, role: Role, password: str) -> Annotator:
         """An account that can sign in. Raises `BadInput`, `Conflict`, `NotAllowed`."""

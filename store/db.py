@@ -1,13 +1,11 @@
 """The one owner of the database file: a writer thread with group commit, a cursor per read.
 
-Knows connections, transactions, the journal and durability; knows no table of the domain.
+Knows connections, transactions and durability; knows no table of the domain.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import queue
 import re
 import shutil
@@ -17,12 +15,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 
 from store.errors import StoreLocked, StoreUnavailable
+from store.journal_file import JournalFile
 from store.migrate import migrate
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ class Store:
     """One DuckDB file in `folder`, owned by this process until `close()`.
 
     Every change runs on one writer thread; changes that wait together share a commit. A future
-    resolves only after the commit, and after the change's journal lines are on disk too.
+    resolves only after the commit, and after the change's journal lines are on disk too, which
+    are written while the next changes are committed.
 
     Raises `StoreLocked` when another process owns the file, `StoreTooNew` when it was written by
     a newer version of this code.
@@ -76,8 +77,7 @@ class Store:
             raise
         self._cursor: Cursor | None = self._connection.cursor()  # the writer's; None while shut
         self._is_invalid = False
-        self._journal = self.journal_path.open("ab+", buffering=0)
-        self._journal_is_torn = _ends_inside_a_line(self._journal)
+        self._journal = JournalFile(self.journal_path)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._is_journalled = True  # no change of this session lacks its lines, as far as is known
         self._noting: Change[Any] | None = None
@@ -134,6 +134,7 @@ class Store:
         """
         self._noting = noting
         with self._serving:
+            self._journal.drain()
             self._checkpoint()
 
     def close(self) -> None:
@@ -144,10 +145,10 @@ class Store:
             self._is_closed = True
             self._requests.put(None)
         self._writer.join()
+        self._journal.close()
         try:
             self._checkpoint()
         finally:
-            self._journal.close()
             if self._cursor is not None:
                 self._cursor.close()
             self._connection.close()
@@ -260,47 +261,42 @@ class Store:
             for request in group:
                 self._commit_group(self._writing_cursor(), [request])
             return
-        unsaved = self._append_journal([line for request in group for line in request.journal])
+        journalled: list[tuple[_Request, Any]] = []
+        for request, value in zip(group, values, strict=True):
+            if request.journal:
+                journalled.append((request, value))
+            else:
+                request.future.set_result(value)
+        if journalled:
+            lines = [line for request, _ in journalled for line in request.journal]
+            self._journal.append(lines, partial(self._settle, journalled))
+
+    def _settle(self, journalled: list[tuple[_Request, Any]], unsaved: OSError | None) -> None:
+        """Answer for changes that are committed, now that their lines are on disk, or are not."""
         if unsaved:
             self._is_journalled = False
-        for request, value in zip(group, values, strict=True):
-            if unsaved and request.journal:
+        for request, value in journalled:
+            if unsaved:
                 request.future.set_exception(_as_ours(unsaved))
             else:
                 request.future.set_result(value)
 
     def _transact(self, cursor: Cursor, group: list[_Request]) -> list[Any]:
-        cursor.execute("BEGIN")
+        cursor.begin()
         try:
             values = [request.change(cursor) for request in group]
         except BaseException:
-            # After an error inside a transaction COMMIT would not raise, and would lose it all.
-            cursor.execute("ROLLBACK")
+            # After an error inside a transaction a commit would not raise, and would lose it all.
+            cursor.rollback()
             raise
-        cursor.execute("COMMIT")
+        cursor.commit()
         return values
-
-    def _append_journal(self, lines: Sequence[str]) -> OSError | None:
-        """The error, if the lines are not safely in the journal; the commit stands all the same."""
-        if not lines:
-            return None
-        data = "".join(f"{line}\n" for line in lines).encode()
-        if self._journal_is_torn:
-            data = b"\n" + data
-        self._journal_is_torn = True
-        try:
-            while data:
-                data = data[self._journal.write(data) :]
-            os.fsync(self._journal.fileno())
-        except OSError as error:
-            return error
-        self._journal_is_torn = False
-        return None
 
     def _nudge(self) -> None:
         """Have the writer open the database again for one who only reads, or say why it cannot."""
         is_broken = self._is_invalid or self._cursor is None
-        if is_broken and not self._is_closed and threading.current_thread() is not self._writer:
+        is_own_thread = threading.current_thread() in (self._writer, self._journal.thread)
+        if is_broken and not self._is_closed and not is_own_thread:
             self.write(_nothing)
 
     def _writing_cursor(self) -> Cursor:
@@ -337,14 +333,6 @@ class Store:
         except (duckdb.Error, OSError) as error:
             self._is_invalid = isinstance(error, FATAL)
             log.warning("%s was not checkpointed, its log is kept: %s", self.path, error)
-
-
-def _ends_inside_a_line(file: io.FileIO) -> bool:
-    """Whether the last write to the journal was cut off; what follows must not be glued to it."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return False
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
 
 
 def _configure(connection: Cursor) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ from labeling.sessions import add_person
 from store.db import Store
 from store.records import Role
 from tests.builders import make_comparison, make_prompt
-from tests.e2e.forks import Forks, Server
+from tests.forks import Forked, forks
 from tests.models import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,25 +49,20 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@cache
-def forks() -> Forks:
-    """Started when the first server is."""
-    return Forks()
-
-
 class RunningApp:
     """A server in a process of its own, ready to answer.
 
-    Forked from one that has imported everything, or, without `is_forked`, `python app.py` itself.
+    It and its trainers are forked from one that has imported everything; without `is_forked` it is
+    `python app.py` itself.
     """
 
     def __init__(self, data: Path, model: Path, *options: str, is_forked: bool = True) -> None:
         self.data = data
         arguments = ["--data", str(data), "--port", "0", "--model", str(model), "--no-browser"]
         arguments += options
-        self.process: subprocess.Popen[str] | Server
+        self.process: subprocess.Popen[str] | Forked
         if is_forked:
-            self.process = Server(forks(), arguments)
+            self.process = forks().serve(arguments)
         else:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "app.py"), *arguments],

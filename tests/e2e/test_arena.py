@@ -217,6 +217,7 @@ def test_what_the_project_asks_is_said_by_keyboard_beside_the_verdict(
     page.keyboard.press("?")
     expect(arena.locator("[data-part=keys]")).to_contain_text("Regenerate")
     snap(page, "arena-keys")
+    assert_accessible(page)
     page.keyboard.press("Escape")
     page.keyboard.press("r")
     expect(arena.locator(".ws-raw")).to_have_text(responses)
@@ -239,6 +240,7 @@ def test_what_the_project_asks_is_said_by_keyboard_beside_the_verdict(
     page.locator("#ws-arena [data-part=why_text]").press("Escape")
     page.keyboard.press("f")
     page.keyboard.press("Enter")  # the prompt is unsafe
+    assert_accessible(page)
     page.keyboard.press("Escape")
     snap(page, "arena-criteria")
     page.keyboard.press("7")

@@ -12,6 +12,7 @@ import pytest
 
 from store import policies, runs
 from store.records import Run, RunState
+from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import edit_spec, losses, make_run_dir, preference_rows, run_here
 from tests.services import Lab, open_lab
@@ -48,7 +49,7 @@ class Death(NamedTuple):
 
 @pytest.fixture(scope="module")
 def death(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Death]:
-    with open_lab(tmp_path_factory.mktemp("lab"), model) as lab:
+    with forked_trainers(), open_lab(tmp_path_factory.mktemp("lab"), model) as lab:
         run = lab.launch(**LONG)
         lab.wait_for_step(run, 7)
         assert run.pid is not None

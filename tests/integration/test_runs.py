@@ -14,6 +14,7 @@ from store.checks import Check
 from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
 from store.records import Policy, Run, RunState
 from tests.builders import START, make_prompt
+from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import PAIRS
 from tests.services import TIMEOUT_S, Lab, open_lab
@@ -28,13 +29,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path, model: Path) -> Iterator[Lab]:
-    with open_lab(tmp_path, model, pairs=8) as opened:
+    with forked_trainers(), open_lab(tmp_path, model, pairs=8) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Lab, Run]]:
-    """One run, launched on a prepared process and followed to its end."""
+    """One run, launched on a prepared process as people do, and followed to its end."""
     with open_lab(tmp_path_factory.mktemp("lab"), model) as opened:
         give_checks(opened, "Is item 0 late?", Check("max_words", 500), Check("contains", "✂✂"))
         opened.service.prepare()
