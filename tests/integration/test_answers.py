@@ -23,9 +23,9 @@ from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
 from training.verdicts import Finding
 from training.worker.answers import tell_answers
-from training.worker.asking import Answers, answer
+from training.worker.asking import Answers, answer, respond
 from training.worker.job import Job, StopRequest
-from training.worker.models import Trainee, fresh_adapter
+from training.worker.models import Trainee, fresh_adapter, load
 
 PROMPTS = 24
 
@@ -233,6 +233,31 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     # The text that is longer than the model's context is left out.
     assert (told["on"], told["rows"]) == ("general", 1)
     assert told["loss_after"] > told["loss_before"] + 0.1
+
+
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.FULL])
+def test_the_base_can_be_asked_whatever_is_tuned(
+    tmp_path: Path, model: Path, tuning: Tuning
+) -> None:
+    run_dir = make_run_dir(tmp_path / "run", model, tuning=tuning.value)
+    spec = run_dir.read_spec()
+    trainee = load(spec, DPOOptions(tuning=tuning.value)).wrapped()
+    learned = [w for w in trainee.model.parameters() if w.requires_grad]
+    of_parent = list(trainee.frozen.parameters()) if trainee.frozen is not None else []
+    with torch.no_grad():
+        for weight in learned + of_parent:
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    ids = render_prompt(trainee.tokenizer, eval_prompts()[0]["messages"])
+
+    def said(policy: Any) -> list[Output]:
+        return respond(policy, trainee.tokenizer, [Request(ids, 8)], StopRequest())
+
+    tuned = said(trainee.model)
+    with trainee.base(spec.base_model) as base:
+        found = said(base)
+
+    assert found == said(load_base(model)) != tuned
+    assert said(trainee.model) == tuned
 
 
 def test_checks_of_the_prompts_are_looked_at_and_a_senseless_one_is_told(
