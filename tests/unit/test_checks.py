@@ -18,7 +18,7 @@ from store.imports import ImportReport
 from store.records import Split
 from training import instructions
 
-CHECKS = [
+CHECKS: list[dict[str, Any]] = [
     {"kind": "max_words", "value": 30},
     {"kind": "contains", "value": "refund"},
     {"kind": "json"},
@@ -42,7 +42,7 @@ def checks_by_text(store: Store) -> dict[str, checks.Checks]:
 
 
 def test_checks_of_a_prompt_are_kept_and_others_have_none(store: Store, tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "Why?", "checks": CHECKS},
         {"prompt": "How?", "checks": [], "split": "test"},
         {"prompt": "When?", "checks": None, "split": "test"},
@@ -79,13 +79,13 @@ def test_a_known_prompt_gets_new_checks_and_the_same_once_more_are_nothing_new(
 
 @pytest.mark.parametrize("format", ["trl", "alpaca", "kto"])
 def test_every_format_takes_checks(store: Store, tmp_path: Path, format: str) -> None:
-    row = {
+    rows: dict[str, dict[str, Any]] = {
         "trl": {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
         "alpaca": {"instruction": "Why?", "output": "Because."},
         "kto": {"prompt": "Why?", "completion": "Because.", "label": True},
-    }[format]
+    }
 
-    report = import_rows(store, tmp_path, [{**row, "checks": CHECKS}])
+    report = import_rows(store, tmp_path, [{**rows[format], "checks": CHECKS}])
 
     assert report.format == format
     assert checks_by_text(store) == {"Why?": READ}
