@@ -12,10 +12,12 @@ from typing import NamedTuple
 from labeling.volumes import Grade, volume
 from store.data_facts import DataFacts, Tally
 from training.estimate import Estimate
+from training.general import rows_replayable, rows_to_replay
 from training.lengths import TokenCounts
 from training.machine import Machine
 from training.messages import Message
 from training.methods import LearnsFrom, Method
+from training.methods.trainer_options import ImitationOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
 
@@ -94,11 +96,13 @@ def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Ite
 
 def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
     """Whether the run fits into the machine's memory."""
-    share = estimate.peak_mb / machine.device.memory_mb
+    # Processes on a CPU share its memory; each of those on GPUs has one of its own.
+    needed_mb = estimate.peak_mb * (estimate.processes if machine.device.kind == "cpu" else 1)
+    share = needed_mb / machine.device.memory_mb
     if share < MEMORY_WARNED:
         return
     needed = {
-        "needed": f"{estimate.peak_mb / 1024:.1f}",
+        "needed": f"{needed_mb / 1024:.1f}",
         "memory": f"{machine.device.memory_mb / 1024:.1f}",
     }
     yield Caution(
@@ -108,6 +112,30 @@ def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
         Message(
             "Lower the batch size and raise gradient accumulation, turn gradient checkpointing on, "
             "or choose LoRA."
+        ),
+    )
+
+
+def of_replay(options: MethodOptions, *, rows: int, general: int) -> Iterator[Caution]:
+    """Whether so many general demonstrations suffice for the share that is to be replayed."""
+    if not isinstance(options, ImitationOptions):
+        return
+    wanted = rows_to_replay(options.replay_share, options.rows_learned(rows))
+    found = rows_replayable(general)
+    if found >= wanted:
+        return
+    yield Caution(
+        "replay",
+        Severity.NOTE,
+        Message(
+            "{found} general demonstrations can be replayed; the share asks for {wanted}.",
+            {"found": found, "wanted": wanted},
+        )
+        if general
+        else Message("There are no general demonstrations to replay against forgetting."),
+        Message(
+            "Import demonstrations of other tasks in the Prompts tab, as general ones, or lower "
+            "the replayed share."
         ),
     )
 

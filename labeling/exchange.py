@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.access import Actor, require_lead
-from store import export_files, exports, imports, prompts
+from store import export_files, exports, general, imports, prompts
 from store.db import Store
 from store.errors import Conflict, WhetstoneError
 from store.export_files import ExportFile
@@ -91,6 +91,11 @@ class Exchange:
         """How many prompts there are, by language and split."""
         require_lead(actor, "see prompts")
         return prompts.tally(self._store)
+
+    def general_count(self, actor: Actor) -> int:
+        """How many general demonstrations have been imported."""
+        require_lead(actor, "see prompts")
+        return general.count_imported(self._store)
 
     def export(
         self,

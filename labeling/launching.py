@@ -13,16 +13,18 @@ from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all
 from labeling.outlook import Outlook, Outlooks
 from labeling.reward_models import folder_of, made_reward_model, most_reliable
-from store import policies, preferences, runs, settings, snapshots, training_data
+from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
+from store.general import Origins
 from store.preferences import PreferenceCounts
-from store.records import Policy, Run, RunEvent
+from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training.estimate import Estimate
+from training.general import brought_along
 from training.loading import ModelLoadError
 from training.messages import Message
-from training.methods import Method, Product, method_named
+from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
 from training.runs import RunService
@@ -88,7 +90,9 @@ class Launching:
         require_lead(actor, "see training data")
         chosen = _method(method)
         try:
-            outlook = self._outlooks.of(chosen, chosen.options.parsed(options))
+            outlook = self._outlooks.of(
+                chosen, chosen.options.parsed(options), general=self._count_general(chosen, start)
+            )
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
         return replace(outlook, cautions=(*self._misfit(chosen, options, start), *outlook.cautions))
@@ -143,7 +147,13 @@ class Launching:
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
         return self._runs.launch(
-            actor.id, method, options, snapshot, parent, reward_model=reward_model
+            actor.id,
+            method,
+            options,
+            snapshot,
+            parent,
+            general=self._freeze_general(actor, chosen, parent, snapshot),
+            reward_model=reward_model,
         )
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -204,6 +214,35 @@ class Launching:
             remedy = Message("Choose another start, or another tuning.")
             return [Caution("start", Severity.BAD, Message.of(error), remedy)]
         return []
+
+    def _freeze_general(
+        self, actor: Actor, method: Method, parent: Policy, snapshot: Snapshot
+    ) -> Snapshot | None:
+        """What a policy is to keep knowing, beside what it learns from the snapshot."""
+        if method.makes is not Product.POLICY:
+            return None
+        origins = self._general_origins(parent)
+        if method.learns_from is LearnsFrom.DEMONSTRATIONS:
+            origins = origins._replace(learned=Path(snapshot.path))
+        return snapshots.freeze_general(
+            self._store, self._snapshots_folder, origins=origins, created_by=actor.id
+        )
+
+    def _count_general(self, method: Method, start: str) -> int:
+        """How many general demonstrations there are beside what a run would learn anyway."""
+        try:
+            origins = self._general_origins(self._parent(start))
+        except PolicyUnavailable:
+            origins = Origins()
+        if method.learns_from is LearnsFrom.DEMONSTRATIONS:
+            origins = origins._replace(earlier=())
+        return general.count(self._store, origins)
+
+    def _general_origins(self, parent: Policy) -> Origins:
+        teachers = [m.name for m in METHODS.values() if m.learns_from is LearnsFrom.DEMONSTRATIONS]
+        learned = snapshots.of_lineage(self._store, parent.version, methods=teachers)
+        files = [path for each in learned if (path := Path(each.path)).exists()]
+        return Origins(earlier=files, own=brought_along(self._runs.base_model))
 
     def _parent(self, start: str) -> Policy:
         live = policies.live(self._store)

@@ -9,16 +9,21 @@ from statistics import fmean
 
 from labeling import cautions
 from labeling.cautions import Caution
-from store import data_facts
+from store import completions, data_facts, snapshots
+from store.completions import Written
 from store.data_facts import DataFacts
 from store.db import Store
 from store.records import Run
 from store.training_data import Kind
 from training.estimate import Estimate, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
-from training.methods import METHODS, Method
+from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions
 from training.runs import RunService
+
+# Of the newest completions, from which the length of responses is told.
+MEASURED_RESPONSES = 400
+ENDLESS = 2**20  # tokens; beyond what any option allows
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,17 @@ class Outlooks:
         self._counter: TokenCounter | None = None
         self._looks: dict[Kind, _Look] = {}
 
-    def of(self, method: Method, options: MethodOptions) -> Outlook:
-        """What to expect of a run with these options, started now.
+    def of(self, method: Method, options: MethodOptions, *, general: int) -> Outlook:
+        """What to expect of a run with these options and `general` demonstrations, started now.
 
         The first one on a machine takes some seconds. Raises `ModelLoadError`.
         """
         look = self._look(method)
-        told = self._estimate(method, options, look.facts, look.counts)
+        told = self._estimate(method, options, look, rows=look.facts.rows, general=general)
         return Outlook(
             method=method.name,
             facts=look.facts,
-            cautions=tuple(self._cautions(method, options, look, told)),
+            cautions=tuple(self._cautions(method, options, look, told, general)),
             estimate=told,
         )
 
@@ -69,12 +74,16 @@ class Outlooks:
         """What would be foretold of a run, for as many rows as it had, like those there are now."""
         method = METHODS.get(run.method)
         counted = ((run.result or {}).get("report") or {}).get("data") or {}
-        if method is None or not {"train", "held_out"} <= set(counted):
+        if method is None or "train" not in counted:
             return None
         look = self._look(method)
-        facts = look.facts._replace(rows=int(counted["train"]) + int(counted["held_out"]))
         options = method.options.parsed(run.spec["options"])
-        return self._estimate(method, options, facts, look.counts)
+        if method.learns_from is LearnsFrom.PROMPTS:
+            rows = look.facts.rows  # a run asks some of them, as its options say
+        else:
+            rows = int(counted["train"]) + int(counted["held_out"])
+        general = self._general_of(run)
+        return self._estimate(method, options, look, rows=rows, general=general)
 
     def _look(self, method: Method) -> _Look:
         kind = Kind(method.learns_from.value)
@@ -89,25 +98,44 @@ class Outlooks:
             return look
 
     def _estimate(
-        self, method: Method, options: MethodOptions, facts: DataFacts, counts: TokenCounts
+        self, method: Method, options: MethodOptions, look: _Look, *, rows: int, general: int
     ) -> Estimate | None:
         shape, machine = self._runs.model_shape, self._runs.machine
-        if shape is None or machine is None or not counts.sequences:
+        if shape is None or machine is None or not look.counts.sequences:
             return None
-        rows = Rows(facts.rows, lengths_of(facts, counts))
-        return estimate(method.name, options, rows, shape, machine)
+        lengths = lengths_of(look.facts, look.counts)
+        if method.learns_from is LearnsFrom.PROMPTS:
+            lengths = with_responses(lengths, completions.written(self._store, MEASURED_RESPONSES))
+        return estimate(method.name, options, Rows(rows, lengths, general), shape, machine)
+
+    def _general_of(self, run: Run) -> int:
+        """How many general demonstrations a run was given."""
+        id = run.general_snapshot_id
+        return snapshots.get(self._store, id).rows if id else 0
 
     def _cautions(
-        self, method: Method, options: MethodOptions, look: _Look, told: Estimate | None
+        self,
+        method: Method,
+        options: MethodOptions,
+        look: _Look,
+        told: Estimate | None,
+        general: int,
     ) -> Iterator[Caution]:
         machine, limit = self._runs.machine, cautions.max_length_of(options)
         if told is not None and machine is not None:
             yield from cautions.of_memory(told, machine)
         yield from cautions.of_data(method, look.facts)
+        yield from cautions.of_replay(options, rows=look.facts.rows, general=general)
         if limit is not None:
             yield from cautions.of_lengths(
                 look.counts, max_length=limit, ends_turns=look.ends_turns
             )
+
+
+def with_responses(prompts: Lengths, written: Written | None) -> Lengths:
+    """Prompts with what policies write to them; without an example, up to any limit."""
+    mean, longest = written or (ENDLESS, ENDLESS)
+    return Lengths(prompts.mean + mean, prompts.longest + longest, mean, longest)
 
 
 def lengths_of(facts: DataFacts, counts: TokenCounts) -> Lengths:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from store import journal, rows
-from store.db import Cursor, Store
+from store.db import Cursor, Part, Store
 from store.errors import NotFound
 from store.records import Comparison, Lease, Purpose
 
@@ -182,15 +182,22 @@ def heads_to_heads(store: Store) -> list[HeadToHead]:
 
 def record_leases(store: Store, leases: Sequence[Lease]) -> None:
     """Append leases; what an annotator was shown, and in which order, is never forgotten."""
-    store.write(
+    store.submit(
         lambda cursor: insert_leases(cursor, leases),
         journal=[journal.lease_line(lease) for lease in leases],
-    )
+        part=Part(_insert_several_leases, leases),
+    ).result()
 
 
 def insert_leases(cursor: Cursor, leases: Sequence[Lease]) -> None:
     """Add leases within a change; not journalled."""
     rows.insert(cursor, "leases", _LEASE_TYPES, [_lease_values(x) for x in leases])
+
+
+def _insert_several_leases(cursor: Cursor, several: Sequence[Sequence[Lease]]) -> list[None]:
+    """Those of several people at once."""
+    insert_leases(cursor, [lease for leases in several for lease in leases])
+    return [None] * len(several)
 
 
 def get_lease(store: Store, id: str) -> Lease:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from store import rows
 from store.db import Cursor, Store
@@ -49,6 +49,27 @@ def get_many(store: Store, ids: Sequence[str]) -> dict[str, Completion]:
             f"SELECT {_COLUMNS} FROM completions WHERE list_contains(?, id)", [list(ids)]
         ).fetchall()
     return {row[0]: _completion(row) for row in found}
+
+
+class Written(NamedTuple):
+    """Tokens of what policies wrote: on average, and of the longest."""
+
+    mean_tokens: float
+    longest_tokens: int
+
+
+def written(store: Store, newest: int) -> Written | None:
+    """Of so many of the newest completions by policies; None where there are none."""
+    with store.read() as cursor:
+        row = cursor.execute(
+            "SELECT avg(token_count), max(token_count) FROM ("
+            " SELECT token_count FROM completions"
+            " WHERE policy_version IS NOT NULL AND token_count IS NOT NULL"
+            " ORDER BY created_at DESC, id LIMIT ?)",
+            [newest],
+        ).fetchone()
+    assert row is not None
+    return Written(*row) if row[0] is not None else None
 
 
 def _completion(row: tuple[Any, ...]) -> Completion:

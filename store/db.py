@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
@@ -45,10 +45,22 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Part(NamedTuple):
+    """A change as one of several of its kind, which `make(cursor, items)` makes all at once.
+
+    `make` gives their values in the same order. It may fail where a change alone would not: then
+    each is made alone.
+    """
+
+    make: Callable[[Cursor, Sequence[Any]], Sequence[Any]]
+    item: Any
+
+
 @dataclass
 class _Request:
     change: Change[Any]
     journal: Sequence[str]
+    part: Part | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -107,13 +119,15 @@ class Store:
         finally:
             cursor.close()
 
-    def submit(self, change: Change[T], *, journal: Sequence[str] = ()) -> Future[T]:
+    def submit(
+        self, change: Change[T], *, journal: Sequence[str] = (), part: Part | None = None
+    ) -> Future[T]:
         """Queue a change; the future holds its value once it is durable.
 
         `change` may run twice (once in a group, once alone if a neighbour failed), so it must
-        have no effect outside its cursor.
+        have no effect outside its cursor. One that many wait for is also given as a `part`.
         """
-        request = _Request(change, journal)
+        request = _Request(change, journal, part)
         request.future.set_running_or_notify_cancel()  # what is queued is written, whoever leaves
         with self._closing:
             if self._is_closed:
@@ -250,17 +264,31 @@ class Store:
 
     def _commit_group(self, cursor: Cursor, group: list[_Request]) -> None:
         """Commit all together; if one fails, each alone, so that only the culprit hears of it."""
+        if len(group) == 1 and group[0].part is None:
+            self._commit_alone(cursor, group[0])
+            return
         try:
-            values = self._transact(cursor, group)
+            values = self._transact(cursor, lambda: _make_together(cursor, group))
+        except Exception as error:  # noqa: BLE001 - each is asked for again
+            if isinstance(error, FATAL):
+                self._is_invalid = True
+            for request in group:
+                self._commit_alone(self._writing_cursor(), request)
+        else:
+            self._acknowledge(group, values)
+
+    def _commit_alone(self, cursor: Cursor, request: _Request) -> None:
+        try:
+            value = self._transact(cursor, lambda: request.change(cursor))
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             if isinstance(error, FATAL):
                 self._is_invalid = True
-            if len(group) == 1:
-                group[0].future.set_exception(_as_ours(error))
-                return
-            for request in group:
-                self._commit_group(self._writing_cursor(), [request])
-            return
+            request.future.set_exception(_as_ours(error))
+        else:
+            self._acknowledge([request], [value])
+
+    def _acknowledge(self, group: Sequence[_Request], values: Sequence[Any]) -> None:
+        """Answer for what is committed, as soon as its lines, if it has any, are on disk too."""
         journalled: list[tuple[_Request, Any]] = []
         for request, value in zip(group, values, strict=True):
             if request.journal:
@@ -281,16 +309,16 @@ class Store:
             else:
                 request.future.set_result(value)
 
-    def _transact(self, cursor: Cursor, group: list[_Request]) -> list[Any]:
+    def _transact(self, cursor: Cursor, make: Callable[[], T]) -> T:
         cursor.begin()
         try:
-            values = [request.change(cursor) for request in group]
+            made = make()
         except BaseException:
             # After an error inside a transaction a commit would not raise, and would lose it all.
             cursor.rollback()
             raise
         cursor.commit()
-        return values
+        return made
 
     def _nudge(self) -> None:
         """Have the writer open the database again for one who only reads, or say why it cannot."""
@@ -326,7 +354,7 @@ class Store:
             return
         try:
             if self._noting is not None and self._is_journalled:
-                self._transact(self._cursor, [_Request(self._noting, ())])
+                self._transact(self._cursor, partial(self._noting, self._cursor))
             if shutil.disk_usage(self.folder).free < 2 * self.path.stat().st_size:
                 raise OSError("there is not enough free space")
             self._cursor.execute("CHECKPOINT")
@@ -341,6 +369,27 @@ def _configure(connection: Cursor) -> None:
     connection.execute("SET autoload_known_extensions = false")
     connection.execute("SET wal_autocheckpoint_entries = 5000")
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+
+
+def _make_together(cursor: Cursor, group: Sequence[_Request]) -> list[Any]:
+    """What can be made at once, then the others; the values are in the order of the group."""
+    values: dict[int, Any] = {}
+    for make, parts in _by_kind(group).items():
+        made = make(cursor, [item for _, item in parts])
+        values.update(zip((place for place, _ in parts), made, strict=True))
+    for place, request in enumerate(group):
+        if request.part is None:
+            values[place] = request.change(cursor)
+    return [values[place] for place in range(len(group))]
+
+
+def _by_kind(group: Sequence[_Request]) -> dict[Any, list[tuple[int, Any]]]:
+    """By what makes them: the place in the group, and the item, of each part."""
+    parts: dict[Any, list[tuple[int, Any]]] = {}
+    for place, request in enumerate(group):
+        if request.part is not None:
+            parts.setdefault(request.part.make, []).append((place, request.part.item))
+    return parts
 
 
 def _nothing(_: Cursor) -> None:

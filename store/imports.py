@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +19,7 @@ from store import (
     checks,
     comparisons,
     completions,
+    general,
     journal,
     judgments,
     languages,
@@ -45,6 +46,7 @@ from store.journal import Evidence
 from store.records import (
     Comparison,
     Completion,
+    GeneralDemonstration,
     Judgment,
     Prompt,
     Purpose,
@@ -65,6 +67,7 @@ class Use(StrEnum):
     BOTH         those, and the prompts of rows that hold no pair
     PAIRS        the file's responses, to be judged by people here; its own verdicts are left out
     THUMBS       single responses that the file calls good or bad, or shows for imitation
+    GENERAL      what it shows for imitation, to be kept in mind by policies that learn other things
     """
 
     PROMPTS = "prompts"
@@ -72,6 +75,7 @@ class Use(StrEnum):
     BOTH = "both"
     PAIRS = "pairs"
     THUMBS = "thumbs"
+    GENERAL = "general"
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,9 @@ class ImportReport:
 
     A row is known when all of it was in the store already. `refusals` are the first thousand.
     `preferences_added` are pairs that came with judgments, ties included; `pairs_added` are pairs
-    to be judged here; `thumbs_added` are single responses that came with a thumb; `checks_added`
-    are prompts that came with checks which they did not have.
+    to be judged here; `thumbs_added` are single responses that came with a thumb; `general_added`
+    are general demonstrations; `checks_added` are prompts that came with checks which they did not
+    have.
     """
 
     import_id: str
@@ -106,6 +111,7 @@ class ImportReport:
     pairs_added: int
     thumbs_added: int
     judgments_added: int
+    general_added: int
     was_cancelled: bool
     checks_added: int = 0
 
@@ -131,6 +137,7 @@ class _Added(NamedTuple):
     pairs: int = 0
     thumbs: int = 0
     judgments: int = 0
+    general: int = 0
     checks: int = 0
 
     def plus(self, other: _Added) -> _Added:
@@ -146,6 +153,7 @@ class _Entry:
     completions: list[Completion] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     judgments: list[Judgment] = field(default_factory=list)
+    general: list[GeneralDemonstration] = field(default_factory=list)
     sources: set[str] = field(default_factory=set)
 
 
@@ -260,6 +268,7 @@ class _Importing:
             pairs_added=self._added.pairs,
             thumbs_added=self._added.thumbs,
             judgments_added=self._added.judgments,
+            general_added=self._added.general,
             was_cancelled=was_cancelled,
             checks_added=self._added.checks,
         )
@@ -323,7 +332,7 @@ def _use(name: str | None) -> Use | None:
 def _checked_use(use: Use | None, format: Format) -> Use:
     if use is None:
         return Use.BOTH if format.holds is Holds.PAIRS else Use.PROMPTS
-    if use is Use.THUMBS and format.holds is Holds.PAIRS:
+    if use in (Use.THUMBS, Use.GENERAL) and format.holds is Holds.PAIRS:
         raise BadInput(
             "Files in the format {format} hold pairs of responses, no single ones. Import this "
             "one with the use {use!r}.",
@@ -380,6 +389,9 @@ def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
     entry = _Entry()
     asked_for = checks_of(row)
     for item in items:
+        if plan.use is Use.GENERAL:
+            entry.general.append(_general(plan, row, item))
+            continue
         if item.responses is None and plan.use in (Use.PREFERENCES, Use.PAIRS):
             continue
         if plan.use is Use.THUMBS and item.thumb is None:
@@ -393,6 +405,15 @@ def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
         if item.responses is not None and plan.use is not Use.PROMPTS:
             _add_pair(plan, row, entry, prompt, item.responses, item.verdicts)
     return entry
+
+
+def _general(plan: _Plan, row: SourceRow, item: Item) -> GeneralDemonstration:
+    """Raises `BadRow` for a row without a response, or with one that is no example."""
+    if item.thumb is None or not item.thumb.is_liked:
+        raise row.refuse("", "holds no response to imitate")
+    said = [part for m in item.messages for part in (m["role"], m["content"])]
+    id = _hash("general", *said, item.thumb.text)[:24]
+    return GeneralDemonstration(id, item.messages, item.thumb.text, plan.import_id)
 
 
 def _prompt(plan: _Plan, item: Item, *, is_test: bool) -> Prompt:
@@ -515,30 +536,36 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], plan: _Plan) -> _Added:
     known_texts = _known(cursor, "completions", [c.id for e in batch for c in e.completions])
     known_pairs = _known(cursor, "comparisons", [c.id for e in batch for c in e.comparisons])
     known_said = _known(cursor, "judgments", [j.id for e in batch for j in e.judgments])
+    known_general = _known(
+        cursor, "general_demonstrations", [g.id for e in batch for g in e.general]
+    )
     known_checks = checks.known(cursor, [id for e in batch for id in e.checks])
     prompts_new: dict[str, Prompt] = {}
     checks_new: dict[str, Checks] = {}
     texts_new: dict[str, Completion] = {}
     pairs_new: dict[str, Comparison] = {}
     said_new: dict[str, Judgment] = {}
+    general_new: dict[str, GeneralDemonstration] = {}
+    counted: Sequence[Sized] = (prompts_new, checks_new, pairs_new, said_new, general_new)
     sources: set[str] = set()
     accepted = 0
     for entry in batch:
-        size = len(prompts_new) + len(checks_new) + len(pairs_new) + len(said_new)
+        size = sum(map(len, counted))
         prompts_new |= {p.id: p for p in entry.prompts if p.id not in known_prompts}
         checks_new |= {id: cs for id, cs in entry.checks.items() if cs != known_checks.get(id)}
         texts_new |= {c.id: c for c in entry.completions if c.id not in known_texts}
         pairs_new |= {c.id: c for c in entry.comparisons if c.id not in known_pairs}
         said_new |= {j.id: j for j in entry.judgments if j.id not in known_said}
+        general_new |= {g.id: g for g in entry.general if g.id not in known_general}
         sources |= entry.sources
-        grown = len(prompts_new) + len(checks_new) + len(pairs_new) + len(said_new)
-        accepted += grown > size
+        accepted += sum(map(len, counted)) > size
     annotators.insert_sources(cursor, sources, now=now)
     prompts.insert(cursor, list(prompts_new.values()), now=now)
     checks.insert(cursor, checks_new, source=plan.import_id, now=now)
     completions.insert(cursor, list(texts_new.values()))
     comparisons.insert(cursor, list(pairs_new.values()), now=now)
     judgments.insert_imported(cursor, list(said_new.values()))
+    general.insert(cursor, list(general_new.values()), now=now)
     judged = {j.comparison_id for j in said_new.values()}
     thumbs = sum(len(pair.completion_ids) == 1 for pair in pairs_new.values())
     preferences = sum(id in judged for id in pairs_new) - thumbs
@@ -550,6 +577,7 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], plan: _Plan) -> _Added:
         pairs=len(pairs_new) - preferences - thumbs,
         thumbs=thumbs,
         judgments=len(said_new),
+        general=len(general_new),
         checks=len(checks_new),
     )
 

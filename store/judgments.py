@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from store import completions, journal, rows
-from store.db import Cursor, Store
+from store.db import Cursor, Part, Store
 from store.errors import Conflict
 from store.records import (
     Completion,
@@ -84,7 +84,12 @@ def submit(
         return _insert_once(cursor, judgment)
 
     lines = [journal.completion_line(rewrite)] if rewrite is not None else []
-    return store.submit(change, journal=[*lines, journal.judgment_line(judgment)])
+    is_plain = rewrite is None and judgment.supersedes is None
+    return store.submit(
+        change,
+        journal=[*lines, journal.judgment_line(judgment)],
+        part=Part(_insert_several, judgment) if is_plain else None,
+    )
 
 
 def record(store: Store, judgment: Judgment) -> Judgment:
@@ -179,23 +184,28 @@ def of_practice(store: Store, *, annotator_id: str | None = None) -> list[Judgme
 
 
 def _insert_once(cursor: Cursor, judgment: Judgment) -> Judgment:
-    """On the path that everybody waits for: what is not said is not sent to the database either."""
     if cursor.execute("SELECT 1 FROM judgments WHERE id = ?", [judgment.id]).fetchone():
         return _known(cursor, judgment)
     if judgment.supersedes is not None:
         _check_newest(cursor, judgment)
-    said = {
-        name: value
-        for name, value in zip(_TYPES, _values(judgment), strict=True)
-        if value is not None
-    }
+    return _insert_several(cursor, [judgment])[0]
+
+
+def _insert_several(cursor: Cursor, several: Sequence[Judgment]) -> list[Judgment]:
+    """Add judgments with ids that are new. Raises `duckdb.ConstraintException` for a known one.
+
+    On the path that everybody waits for: what nobody says is not sent to the database either.
+    """
+    values = [dict(zip(_TYPES, _values(judgment), strict=True)) for judgment in several]
+    said = [name for name in _TYPES if any(row[name] is not None for row in values)]
     places = ", ".join(f"?::{_TYPES[name]}" if name in _NESTED else "?" for name in said)
     inserted = cursor.execute(
-        f"INSERT INTO judgments ({', '.join(said)}) VALUES ({places}) RETURNING seq",
-        list(said.values()),
-    ).fetchone()
-    assert inserted is not None
-    return replace(judgment, seq=inserted[0])
+        f"INSERT INTO judgments ({', '.join(said)})"
+        f" VALUES {', '.join([f'({places})'] * len(values))} RETURNING id, seq",
+        [row[name] for row in values for name in said],
+    ).fetchall()
+    seqs = dict(inserted)
+    return [replace(judgment, seq=seqs[judgment.id]) for judgment in several]
 
 
 def _known(cursor: Cursor, judgment: Judgment) -> Judgment:

@@ -330,9 +330,21 @@ class Snapshot:
     created_at: datetime
 
 
+class GeneralDemonstration(NamedTuple):
+    """A prompt and what a policy should still answer to it; `id` is a hash of both."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: str
+    source: str
+
+
 @dataclass(frozen=True)
 class Run:
-    """One training job. `spec` is what the run directory's spec.json holds."""
+    """One training job. `spec` is what the run directory's spec.json holds.
+
+    `general_snapshot_id` names the general demonstrations that it was given, where there were any.
+    """
 
     id: str
     method: str
@@ -349,6 +361,7 @@ class Run:
     finished_at: datetime | None = None
     error: str | None = None
     result: Mapping[str, Any] | None = None
+    general_snapshot_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from store.records import Run, RunEvent, RunState
 
 _COLUMNS = (
     "id, method, spec, snapshot_id, parent_version, state, folder, created_by, created_at, pid,"
-    " pid_started_at, started_at, finished_at, error, result"
+    " pid_started_at, started_at, finished_at, error, result, general_snapshot_id"
 )
 
 
@@ -27,6 +27,7 @@ def create(
     parent_version: str,
     folder: str,
     created_by: str,
+    general_snapshot_id: str | None = None,
 ) -> Run:
     """Queue a run. Raises `Conflict` while another one is queued or running."""
     now = store.clock()
@@ -42,8 +43,19 @@ def create(
             )
         cursor.execute(
             "INSERT INTO runs (id, method, spec, snapshot_id, parent_version, state, folder,"
-            " created_by, created_at) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?)",
-            [id, method, json.dumps(spec), snapshot_id, parent_version, folder, created_by, now],
+            " created_by, created_at, general_snapshot_id)"
+            " VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
+            [
+                id,
+                method,
+                json.dumps(spec),
+                snapshot_id,
+                parent_version,
+                folder,
+                created_by,
+                now,
+                general_snapshot_id,
+            ],
         )
 
     store.write(change)
@@ -139,7 +151,7 @@ def events(store: Store, run_id: str, *, after: int = -1) -> list[RunEvent]:
 
 def _run(row: tuple[Any, ...]) -> Run:
     (id, method, spec, snapshot_id, parent, state, folder, by, created, *rest) = row
-    pid, pid_started_at, started, finished, error, result = rest
+    pid, pid_started_at, started, finished, error, result, general_snapshot_id = rest
     when: tuple[datetime | None, datetime | None] = (started, finished)
     return Run(
         id=id,
@@ -157,4 +169,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         finished_at=when[1],
         error=error,
         result=json.loads(result) if result else None,
+        general_snapshot_id=general_snapshot_id,
     )

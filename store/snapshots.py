@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
+from store import general
 from store.db import Cursor, Store
 from store.errors import BadInput, NotFound
+from store.general import Origins
 from store.records import Snapshot
 from store.training_data import Kind, select
 
 _COLUMNS = 'id, path, "rows", max_judgment_seq, created_by, created_at'
 ROW_GROUP_SIZE = 8192
+_GENERAL = "general"
 
 
 def freeze(
@@ -25,24 +30,23 @@ def freeze(
 
     The same rows give the same snapshot. Raises `BadInput` when there are none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{uuid.uuid4().hex}.partial"
+    snapshot = _freeze(store, folder, select(kind), kind=kind.value, created_by=created_by)
+    if snapshot is None:
+        raise _nothing(kind)
+    return snapshot
+
+
+def freeze_general(
+    store: Store, folder: Path, *, origins: Origins, created_by: str
+) -> Snapshot | None:
+    """The same for a run's general demonstrations; None where there are none.
+
+    Raises `BadInput` for a file that cannot be read.
+    """
     try:
-        with store.read() as cursor:
-            write_parquet(cursor, select(kind), partial)
-            rows, max_seq = _measure(cursor, partial)
-            if rows == 0:
-                raise _nothing(kind)
-            judgment_ids = _judgment_ids(cursor, partial)
-        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
-        path = folder / f"{sha256}.parquet"
-        manifest = _manifest(kind, sha256, rows, max_seq, judgment_ids)
-        _write_manifest(folder / f"{sha256}.json", manifest)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    snapshot = Snapshot(sha256, str(path), rows, max_seq, created_by, store.clock())
-    return store.write(lambda cursor: _insert(cursor, snapshot, judgment_ids))
+        return _freeze(store, folder, general.select(origins), kind=_GENERAL, created_by=created_by)
+    except duckdb.Error as error:
+        raise general.unreadable(error) from error
 
 
 def get(store: Store, id: str) -> Snapshot:
@@ -52,6 +56,24 @@ def get(store: Store, id: str) -> Snapshot:
     if row is None:
         raise NotFound("There is no snapshot {id}.", id=id)
     return Snapshot(*row)
+
+
+def of_lineage(store: Store, version: str, *, methods: Collection[str]) -> list[Snapshot]:
+    """What the runs by these methods learned from that made a policy version or one before it."""
+    columns = ", ".join(f"s.{name.strip()}" for name in _COLUMNS.split(","))
+    with store.read() as cursor:
+        found = cursor.execute(
+            "WITH RECURSIVE line AS ("
+            " SELECT version, parent_version, run_id FROM policies WHERE version = $version"
+            " UNION"
+            " SELECT p.version, p.parent_version, p.run_id"
+            " FROM policies p JOIN line ON p.version = line.parent_version"
+            f") SELECT DISTINCT {columns}"
+            " FROM line JOIN runs r ON r.id = line.run_id JOIN snapshots s ON s.id = r.snapshot_id"
+            " WHERE list_contains($methods, r.method) ORDER BY s.created_at, s.id",
+            {"version": version, "methods": list(methods)},
+        ).fetchall()
+    return [Snapshot(*row) for row in found]
 
 
 def judgment_ids(store: Store, id: str) -> list[str]:
@@ -82,6 +104,30 @@ def write_parquet(cursor: Cursor, query: str, path: Path) -> None:
         f"COPY ({query}) TO '{_quoted(path)}'"
         f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_SIZE})"
     )
+
+
+def _freeze(
+    store: Store, folder: Path, query: str, *, kind: str, created_by: str
+) -> Snapshot | None:
+    """The rows of a query as a snapshot; None when there are none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{uuid.uuid4().hex}.partial"
+    try:
+        with store.read() as cursor:
+            write_parquet(cursor, query, partial)
+            rows, max_seq = _measure(cursor, partial)
+            if rows == 0:
+                return None
+            judgment_ids = _judgment_ids(cursor, partial)
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+        path = folder / f"{sha256}.parquet"
+        manifest = _manifest(kind, sha256, rows, max_seq, judgment_ids)
+        _write_manifest(folder / f"{sha256}.json", manifest)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    snapshot = Snapshot(sha256, str(path), rows, max_seq, created_by, store.clock())
+    return store.write(lambda cursor: _insert(cursor, snapshot, judgment_ids))
 
 
 def _quoted(path: Path) -> str:
@@ -123,11 +169,11 @@ def _nothing(kind: Kind) -> BadInput:
 
 
 def _manifest(
-    kind: Kind, sha256: str, rows: int, max_seq: int, judgment_ids: list[str]
+    kind: str, sha256: str, rows: int, max_seq: int, judgment_ids: list[str]
 ) -> dict[str, Any]:
     return {
         "sha256": sha256,
-        "kind": kind.value,
+        "kind": kind,
         "rows": rows,
         "max_judgment_seq": max_seq,
         "judgments": len(judgment_ids),

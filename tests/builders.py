@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 
 from store import annotators, comparisons, completions, journal, judgments, prompts
-from store.db import Cursor, Store
+from store.db import Cursor, Store, utc_now
 from store.journal import Evidence
 from store.records import (
     Annotator,
@@ -42,6 +49,20 @@ class Clock:
         """Move on; returns the new time."""
         self.now += timedelta(seconds=seconds)
         return self.now
+
+
+@cache
+def _empty_store() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="whetstone-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Store(folder, clock=Clock()).close()
+    return folder
+
+
+def new_store(folder: Path, *, clock: Callable[[], datetime] = utc_now) -> Store:
+    """An empty store, opened in a third of the time that it takes to make one."""
+    shutil.copytree(_empty_store(), folder)
+    return Store(folder, clock=clock)
 
 
 def make_prompt(
@@ -99,25 +120,48 @@ def make_comparison(
     finish_reasons: Sequence[str] | None = None,
 ) -> Comparison:
     """A comparison of `texts`, stored together with its prompt and completions."""
+    now = store.clock()
+    evidence = make_evidence(
+        texts, prompt=prompt, purpose=purpose, policy_versions=policy_versions, seed=seed, now=now
+    )
+    if finish_reasons is not None:
+        made = zip(evidence.completions, finish_reasons, strict=True)
+        ended = tuple(replace(c, finish_reason=reason) for c, reason in made)
+        evidence = replace(evidence, completions=ended)
+    keep(store, [evidence])
+    return evidence.comparison
+
+
+def make_evidence(
+    texts: Sequence[str],
+    *,
+    prompt: Prompt | str,
+    purpose: Purpose = Purpose.COLLECT,
+    policy_versions: Sequence[str | None] | None = None,
+    seed: int | None = None,
+    now: datetime = START,
+) -> Evidence:
+    """A comparison with all that belongs to it, not yet in a store; see `keep`."""
     asked = prompt if isinstance(prompt, Prompt) else make_prompt(prompt)
     versions = policy_versions or [None] * len(texts)
-    now = store.clock()
-    made = [
+    made = tuple(
         make_completion(asked, text, policy_version=version, seed=seed, created_at=now)
         for text, version in zip(texts, versions, strict=True)
-    ]
-    if finish_reasons is not None:
-        made = [replace(c, finish_reason=r) for c, r in zip(made, finish_reasons, strict=True)]
+    )
     comparison = Comparison(uuid.uuid4().hex, asked.id, tuple(c.id for c in made), purpose)
+    return Evidence(comparison, asked, made, now)
+
+
+def keep(store: Store, evidence: Sequence[Evidence]) -> None:
+    """Store many comparisons as fast as one."""
+    now = store.clock()
 
     def change(cursor: Cursor) -> None:
-        prompts.insert(cursor, [asked], now=now)
-        completions.insert(cursor, made)
-        comparisons.insert(cursor, [comparison], now=now)
+        prompts.insert(cursor, [e.prompt for e in evidence], now=now)
+        completions.insert(cursor, [c for e in evidence for c in e.completions])
+        comparisons.insert(cursor, [e.comparison for e in evidence], now=now)
 
-    evidence = Evidence(comparison, asked, tuple(made), now)
-    store.write(change, journal=[journal.evidence_line(evidence)])
-    return comparison
+    store.write(change, journal=[journal.evidence_line(e) for e in evidence])
 
 
 def make_annotator(store: Store, name: str = "ana", role: Role = Role.ANNOTATOR) -> Annotator:
@@ -219,6 +263,17 @@ def make_preference(
     return comparison
 
 
+def make_preferences(
+    store: Store, given: Iterable[tuple[str, str, str]], *, annotator_id: str = "ana"
+) -> None:
+    """As many preferences: prompt, chosen, rejected."""
+    evidence = [make_evidence(texts, prompt=prompt) for prompt, *texts in given]
+    keep(store, evidence)
+    said = [make_judgment(e.comparison, annotator_id=annotator_id) for e in evidence]
+    for saved in [judgments.submit(store, judgment) for judgment in said]:
+        saved.result()
+
+
 def write_response(
     store: Store, judgment: Judgment, text: str, *, instead_of: int | None = None
 ) -> Judgment:
@@ -252,3 +307,19 @@ def judge_in_every_way(store: Store, *, prompt: Prompt | str = "How do I log in?
         guidelines_version=1,
     )
     write_response(store, said, "Tap 'Forgot password', then follow the mail.", instead_of=0)
+
+
+@contextmanager
+def busy_writer(store: Store) -> Iterator[None]:
+    """Changes submitted meanwhile wait together, and are committed together afterwards."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def change(_: Cursor) -> None:
+        has_begun.set()
+        may_end.wait(30)
+
+    held = store.submit(change)
+    assert has_begun.wait(30)
+    yield
+    may_end.set()
+    held.result(30)

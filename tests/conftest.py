@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from store.db import Store
-from tests.builders import Clock
+from tests.builders import Clock, new_store
 
 # The same examples in every run of CI, so that a change is judged by what it changed.
 settings.register_profile("ci", derandomize=True)
@@ -33,6 +33,6 @@ def clock() -> Clock:
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
     """An empty store in a folder of its own, closed after the test."""
-    opened = Store(tmp_path / "store", clock=clock)
+    opened = new_store(tmp_path / "store", clock=clock)
     yield opened
     opened.close()

@@ -20,11 +20,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from training import engine, process
 
@@ -190,7 +191,7 @@ class _Forking:
         signal.signal(signal.SIGCHLD, self._reap)
 
     def answer_all(self) -> None:
-        """Until the one who started this process is gone. In a child it ends by `SystemExit`."""
+        """Until the one who started this process is gone."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin:
@@ -233,9 +234,9 @@ class _Forking:
         if "train" in request:
             os.environ.clear()
             os.environ.update(request["environment"])
-            raise SystemExit(_worker().main(request["train"]))
+            _end(lambda: _worker().main(request["train"]))
         process.start = Connection(self._address).start_trainer  # type: ignore[assignment]
-        raise SystemExit(importlib.import_module("app").main(request["serve"]))
+        _end(lambda: importlib.import_module("app").main(request["serve"]))
 
     def _leave(self) -> None:
         """In a child: hold nothing of this process open, and leave its own children to itself."""
@@ -255,6 +256,21 @@ def _take(descriptors: Sequence[int]) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _end(main: Callable[[], int]) -> NoReturn:
+    """Run, and end with its code at once: taking apart all that was imported takes a second."""
+    code = 1
+    try:
+        code = main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the process ends here
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _import_app() -> None:

@@ -106,6 +106,19 @@ def prompt_rows(count: int = PAIRS) -> list[dict[str, Any]]:
     return [{"prompt": row["prompt"]} for row in preference_rows(count)]
 
 
+def general_rows(count: int = 40) -> list[dict[str, Any]]:
+    """What a policy should keep saying when it is greeted."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Hello number {n}!"}],
+            "completion": [
+                {"role": "assistant", "content": f"Good morning{', friend' * (n % 3)}."}
+            ],
+        }
+        for n in range(count)
+    ]
+
+
 ROWS: Mapping[LearnsFrom, Callable[[], list[dict[str, Any]]]] = {
     LearnsFrom.PREFERENCES: preference_rows,
     LearnsFrom.COMPARISONS: comparison_rows,
@@ -130,6 +143,7 @@ def make_run_dir(
     parent_adapter: Path | None = None,
     reward_model: Path | None = None,
     test_prompts: list[dict[str, Any]] | None = None,
+    general: list[dict[str, Any]] | None = None,
     **options: Any,
 ) -> RunDir:
     """A run directory; `options` replace those of `OPTIONS` that the method has."""
@@ -148,7 +162,13 @@ def make_run_dir(
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows
     data = write_rows(path.with_suffix(".parquet"), given)
-    return RunDir.create(path, spec, data=data, eval_prompts=test_prompts or eval_prompts())
+    return RunDir.create(
+        path,
+        spec,
+        data=data,
+        eval_prompts=test_prompts or eval_prompts(),
+        general=write_rows(path.with_suffix(".general"), general) if general else None,
+    )
 
 
 def run_here(run_dir: RunDir) -> RunResult:

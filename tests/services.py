@@ -10,7 +10,7 @@ from typing import Any
 from store import policies, runs, snapshots
 from store.db import Store
 from store.records import Policy, Run, RunEvent, Snapshot, Split
-from tests.builders import make_annotator, make_preference, make_prompt
+from tests.builders import make_annotator, make_preferences, make_prompt
 from tests.rundirs import OPTIONS, PAIRS, preference_rows
 from training.runs import RunService
 
@@ -26,9 +26,16 @@ class Lab:
         self.base_model = base_model
         self.store = Store(folder / "store")
         make_annotator(self.store)
-        for row in preference_rows(pairs):
-            texts = (row["chosen"][0]["content"], row["rejected"][0]["content"])
-            make_preference(self.store, row["prompt"][0]["content"], *texts)
+        make_preferences(
+            self.store,
+            [
+                (
+                    row["prompt"][0]["content"],
+                    *(row[x][0]["content"] for x in ("chosen", "rejected")),
+                )
+                for row in preference_rows(pairs)
+            ],
+        )
         self.parent: Policy = policies.register(
             self.store, base_model=str(base_model), parent_version=None
         )

@@ -15,6 +15,7 @@ from training.options import MethodOptions, SpecError
 SCHEMA_VERSION = 2
 DATA = "data/rows.parquet"
 EVAL_PROMPTS = "data/eval_prompts.jsonl"
+GENERAL = "data/general.parquet"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class RunSpec:
     `base_model`, `parent_adapter` and `reward_model` are folders on this machine; `parent_adapter`
     is None when the parent is the base model itself. A `reward_model` scores the result, also where
     the method does not learn from it. `data` (a snapshot in the columns of what the method learns
-    from) and `eval_prompts` are relative to the run directory. `threads` are torch threads.
+    from) and `eval_prompts` are relative to the run directory, which may hold general
+    demonstrations as well, at `GENERAL`. `threads` are torch threads.
     """
 
     run_id: str

@@ -300,7 +300,7 @@ def _said(text: str) -> Element:
 
 def _timing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     timing = report.get("timing") or {}
-    names = {"training_s": "Training, seconds", "total_s": "With loading, seconds"}
+    names = {"training_s": "Training, seconds", "run_s": "With loading and measuring, seconds"}
     rows = [(label, f"{timing[name]:.1f}") for name, label in names.items() if timing.get(name)]
     return [*rows, ("Steps", f"{report['steps']:,}")] if "steps" in report else rows
 

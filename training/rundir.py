@@ -1,11 +1,12 @@
 """The run directory: all that a trainer is given and all that it leaves.
 
     spec.json        what to do (RunSpec)
-    data/            the snapshot and the held-out prompts
+    data/            the snapshot, the held-out prompts, perhaps general demonstrations
     events.jsonl     progress, see events.py; of several processes, the others' in events.N.jsonl
     log.txt          stdout and stderr of the trainer
     worker.json      pid and start time of the trainer that holds `lock`
     trained_rows.json  which rows of the snapshot are trained on, counted from 0
+    replayed_rows.json  which of the general demonstrations are, where any are
     completions.jsonl  what the policy was made to write for training, where a method keeps that
     tensorboard/     the metrics as TensorBoard reads them, unless that was not wanted
     checkpoints/     mid-run state, the newest two
@@ -33,7 +34,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from training.config import RunSpec
+from training.config import GENERAL, RunSpec
 from training.events import finite
 from training.messages import MessageError
 from training.options import SpecError
@@ -109,6 +110,7 @@ class RunDir:
         self.result_path = path / "result.json"
         self._trainer_path = path / "worker.json"
         self._trained_rows_path = path / "trained_rows.json"
+        self._replayed_rows_path = path / "replayed_rows.json"
         self._lock_path = path / "lock"
         self._cancel_path = path / "cancel"
         self._reserve_path = path / "reserve"
@@ -121,20 +123,26 @@ class RunDir:
         *,
         data: Path,
         eval_prompts: Sequence[Mapping[str, Any]],
+        general: Path | None = None,
     ) -> Self:
-        """Write a new run directory; the snapshot is linked, or copied across file systems.
+        """Write a new run directory; snapshots are linked, or copied across file systems.
+
+        `general` is one of general demonstrations.
 
         `spec.json` comes last. Raises `SpecError`, `FileExistsError`, or `OSError` when the disk
         is full or refuses.
         """
         spec.validate()
         path.parent.mkdir(parents=True, exist_ok=True)
-        require_space(path.parent, MIN_FREE_BYTES + data.stat().st_size)
+        given = sum(file.stat().st_size for file in (data, general) if file is not None)
+        require_space(path.parent, MIN_FREE_BYTES + given)
         path.mkdir()
         run_dir = cls(path)
         target = path / spec.data
         target.parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(data, target)
+        if general is not None:
+            _link_or_copy(general, path / GENERAL)
         lines = [json.dumps(dict(prompt), ensure_ascii=False) for prompt in eval_prompts]
         write_whole(path / spec.eval_prompts, "".join(f"{line}\n" for line in lines))
         write_whole(run_dir.spec_path, _json(spec.to_json()))
@@ -174,10 +182,15 @@ class RunDir:
 
     def read_trained_rows(self) -> list[int]:
         """Raises `ValueError` when the trainer has not said it, or the file is damaged."""
-        try:
-            return [int(row) for row in json.loads(self._trained_rows_path.read_text("utf-8"))]
-        except (OSError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._trained_rows_path} cannot be read: {error}") from error
+        return _read_numbers(self._trained_rows_path)
+
+    def write_replayed_rows(self, rows: Sequence[int]) -> None:
+        """Say which general demonstrations are trained on."""
+        write_whole(self._replayed_rows_path, _json(sorted(rows)))
+
+    def read_replayed_rows(self) -> list[int]:
+        """Empty when the trainer has not said it. Raises `ValueError` when the file is damaged."""
+        return _read_numbers(self._replayed_rows_path) if self._replayed_rows_path.exists() else []
 
     def reserve_result(self) -> None:
         """Keep room on the disk for a result that has to report that the disk is full."""
@@ -275,6 +288,13 @@ def make_writable(folder: Path) -> None:
     """Undo the read-only bits of a sealed folder, so that it can be removed."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+def _read_numbers(path: Path) -> list[int]:
+    try:
+        return [int(number) for number in json.loads(path.read_text("utf-8"))]
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _json(values: Any) -> str:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from store import checks, policies, runs, snapshots
@@ -28,7 +29,7 @@ from store.db import Store
 from store.errors import BadInput, Conflict, StoreUnavailable
 from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
 from training import engine, process
-from training.config import RunSpec, worker_environment
+from training.config import GENERAL, RunSpec, worker_environment
 from training.events import EventReader
 from training.machine import Machine, measured
 from training.methods import Product, method_named
@@ -177,11 +178,13 @@ class RunService:
         snapshot: Snapshot,
         parent: Policy,
         *,
+        general: Snapshot | None = None,
         reward_model: str | None = None,
         seed: int = 0,
     ) -> Run:
-        """Train `parent` on `snapshot`; `reward_model` is the folder of one, where it takes one.
+        """Train `parent` on `snapshot`, with `general` demonstrations beside it.
 
+        `reward_model` is the folder of one, where the method takes one.
         Raises `BadInput` for options that cannot be used, `Conflict` while another run is active,
         `StoreUnavailable` when the run directory cannot be written.
         """
@@ -194,7 +197,7 @@ class RunService:
                     reward_model=reward_model,
                     seed=seed,
                 )
-                run_dir = self._write_run_dir(spec, snapshot)
+                run_dir = self._write_run_dir(spec, snapshot, general)
             except SpecError as error:
                 raise BadInput("The run cannot start: {error}.", error=error) from error
             try:
@@ -207,6 +210,7 @@ class RunService:
                     parent_version=parent.version,
                     folder=str(run_dir.path),
                     created_by=actor_id,
+                    general_snapshot_id=general.id if general else None,
                 )
             except BaseException:
                 shutil.rmtree(run_dir.path, ignore_errors=True)
@@ -348,11 +352,17 @@ class RunService:
             threads=self._threads,
         )
 
-    def _write_run_dir(self, spec: RunSpec, snapshot: Snapshot) -> RunDir:
+    def _write_run_dir(self, spec: RunSpec, snapshot: Snapshot, general: Snapshot | None) -> RunDir:
         path = self._folder / spec.run_id
-        data, prompts = Path(snapshot.path), self._test_prompts()
+        prompts = self._test_prompts()
         try:
-            return RunDir.create(path, spec, data=data, eval_prompts=prompts)
+            return RunDir.create(
+                path,
+                spec,
+                data=Path(snapshot.path),
+                eval_prompts=prompts,
+                general=Path(general.path) if general else None,
+            )
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise StoreUnavailable(
@@ -499,34 +509,48 @@ class RunService:
             self._finish(followed, RunState.INTERRUPTED, error=STOPPED_ELSEWHERE, result=result)
 
     def _settle_success(self, followed: _Followed, result: RunResult) -> None:
-        folder = followed.run_dir.adapter
+        run = runs.get(self._store, followed.run_id)
         try:
-            sha256 = adapter_sha256(folder)
-            rows = followed.run_dir.read_trained_rows()
+            sha256 = adapter_sha256(followed.run_dir.adapter)
+            judgment_ids = self._learned_from(run)
         except (BadInput, ValueError) as error:
             self._finish(followed, RunState.FAILED, error=str(error), result=result)
             return
-        run = runs.get(self._store, followed.run_id)
         policy = None
         if method_named(run.method).makes is Product.POLICY:
-            policy = policies.of_run(self._store, run.id) or self._register(run, sha256, rows)
+            policy = policies.of_run(self._store, run.id)
+            policy = policy or self._register(run, sha256, judgment_ids)
         self._finish(followed, RunState.SUCCEEDED, result=result, policy=policy)
 
-    def _register(self, run: Run, sha256: str, rows: Sequence[int]) -> Policy:
-        """The policy that a run made; `rows` are those of its snapshot that it learned from."""
-        run_dir = RunDir(Path(run.folder))
+    def _register(self, run: Run, sha256: str, judgment_ids: Sequence[str]) -> Policy:
+        """The policy that a run made, which learned from these judgments."""
         return policies.register(
             self._store,
             base_model=policies.get(self._store, run.parent_version).base_model,
             parent_version=run.parent_version,
-            adapter_path=str(run_dir.adapter),
+            adapter_path=str(RunDir(Path(run.folder)).adapter),
             adapter_sha256=sha256,
             run_id=run.id,
             snapshot_id=run.snapshot_id,
-            judgment_ids=snapshots.judgment_ids_of(
-                self._store, run_dir.path / run.spec["data"], rows
-            ),
+            judgment_ids=judgment_ids,
         )
+
+    def _learned_from(self, run: Run) -> list[str]:
+        """The judgments behind the rows that were trained on, replayed ones among them.
+
+        Raises `ValueError` when the trainer has not said which those are.
+        """
+        run_dir = RunDir(Path(run.folder))
+        read = {
+            run.spec["data"]: run_dir.read_trained_rows(),
+            GENERAL: run_dir.read_replayed_rows(),
+        }
+        found = (
+            snapshots.judgment_ids_of(self._store, run_dir.path / path, rows)
+            for path, rows in read.items()
+            if rows
+        )
+        return sorted(set(chain.from_iterable(found)))
 
     def _settle_dead(self, followed: _Followed) -> None:
         if followed.run_dir.is_cancel_asked:

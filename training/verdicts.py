@@ -421,8 +421,8 @@ def _on_forgetting(evidence: Evidence) -> list[Verdict]:
                 {"before": before, "after": after},
             ),
             Message(
-                "Lower the learning rate or train for fewer epochs; mixing in demonstrations of "
-                "other tasks helps too."
+                "Lower the learning rate or train for fewer epochs; where a method replays general "
+                "demonstrations, replay more of them."
             ),
         )
     ]

@@ -92,6 +92,7 @@ def _memory(memory: Memory) -> Html:
         (t("Libraries"), memory.process),
         (t("The base model"), memory.weights),
         (t("The reference policy"), memory.reference),
+        (t("The reward model"), memory.reward_model),
         (t("What learns, with its optimiser"), memory.trained),
         (t("A training step"), memory.step),
         (t("Measuring the result"), memory.evaluation),

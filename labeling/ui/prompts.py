@@ -36,6 +36,7 @@ _USES = (
     ("Ready preferences: pairs that the file has judged", Use.PREFERENCES),
     ("Pairs to judge here: its responses, without its verdicts", Use.PAIRS),
     ("Answers to learn from: thumbs up or down, or shown for imitation", Use.THUMBS),
+    ("General demonstrations: what policies should keep knowing, replayed to them", Use.GENERAL),
 )
 _HOLDS = {
     Holds.PAIRS: mark("pairs"),
@@ -127,7 +128,9 @@ class PromptsTab:
             self.cancel: cancel_button() if is_running else EMPTY,
             self.report: report_card(work.report) if work.report else EMPTY,
             self.counts: counts_card(
-                self._exchange.prompt_counts(actor), self._candidates.supply(actor)
+                self._exchange.prompt_counts(actor),
+                self._candidates.supply(actor),
+                general=self._exchange.general_count(actor),
             ),
             self.past: past_card(self._exchange.past_imports(actor), utc_now()),
             self.start: gr.Button(interactive=not is_running),
@@ -219,13 +222,17 @@ def report_card(report: ImportReport) -> Html:
             (t("New pairs to judge"), f"{report.pairs_added:,}"),
             (t("Prompts with new checks"), f"{report.checks_added:,}"),
             (t("Judgments of the file"), f"{report.judgments_added:,}"),
+            (t("New general demonstrations"), f"{report.general_added:,}"),
         ]
     )
     return html.section(t("What it brought"), brought, _refusals(report), id="import-brought")
 
 
-def counts_card(counts: Sequence[PromptCount], supply: Supply) -> Html:
-    """How many prompts there are, by language and split, and what comes of them."""
+def counts_card(counts: Sequence[PromptCount], supply: Supply, *, general: int) -> Html:
+    """How many prompts there are, by language and split, and what comes of them.
+
+    `general` demonstrations are there beside them.
+    """
     if not counts:
         return html.section(
             t("Prompts"),
@@ -254,6 +261,7 @@ def counts_card(counts: Sequence[PromptCount], supply: Supply) -> Html:
         html.figures(html.figure(f"{total:,}", t("in all"), id="prompts-total")),
         html.table((t("Language"), t("For training"), t("Held out")), rows),
         _passed_over(supply),
+        _general(general),
         note=t("Held-out prompts are never trained on; they show whether a policy got better."),
     )
 
@@ -279,6 +287,18 @@ def _passed_over(supply: Supply) -> Html:
         )
         lines.append(el("p", said, class_="wsl-note", id="prompts-skipped"))
     return html.join(lines)
+
+
+def _general(count: int) -> Html:
+    """What was imported for policies to keep knowing."""
+    if not count:
+        return EMPTY
+    said = plural(
+        "{n} general demonstration is there for policies to keep knowing.",
+        "{n} general demonstrations are there for policies to keep knowing.",
+        count,
+    )
+    return el("p", said, class_="wsl-note", id="prompts-general")
 
 
 def past_card(imports: Sequence[ImportRecord], now: datetime) -> Html:

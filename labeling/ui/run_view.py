@@ -192,6 +192,8 @@ def _times(view: RunView, now: datetime) -> list[Html]:
         shown.append(html.figure(f"≈ {i18n.duration(left)}", t("of training left")))
     if _report(run).get("data"):
         shown.append(html.figure(_pairs(run), t("pairs")))
+    if replayed := (_report(run).get("data") or {}).get("replayed"):
+        shown.append(html.figure(f"{int(replayed):,}", t("replayed"), id="run-replayed"))
     shown.append(html.figure(run.parent_version, t("trained from")))
     if view.policy is not None:
         shown.append(html.figure(view.policy.version, t("made"), id="run-version"))

@@ -8,6 +8,7 @@ machine, whatever else is going on; the wall-clock time stands beside it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -15,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,19 +27,20 @@ import psutil
 
 import app
 from tests.rundirs import write_rows
+from training import general
 from training.config import RunSpec, worker_environment
+from training.engine import launch_of
 from training.estimate import Estimate, Lengths, Rows, estimate
 from training.loading import load_tokenizer, render_prompt
 from training.machine import Machine, measured
-from training.methods import LearnsFrom, method_named
-from training.methods.trainer_options import TrainerOptions
+from training.methods import METHODS, LearnsFrom, Method, method_named
+from training.methods.trainer_options import TuningOptions
 from training.rundir import Outcome, RunDir
 from training.shape import ModelShape, read_shape
 from training.starter import grammar
 from training.tuning import Tuning
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = ("dpo", "sft", "reward", "kto")
 TUNINGS = (Tuning.LORA, Tuning.FULL)
 SAMPLE_EVERY_S = 0.02
 
@@ -46,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--model", type=Path, default=app.ASSETS / "starter")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--tunings", nargs="+", default=list(TUNINGS), type=Tuning)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
@@ -59,11 +62,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         machine = measured(Path(folder) / "machine.json", 1, worker_environment(1))
         assert machine is not None
+        bench = Bench(Path(folder), options, shape, machine)
         found = []
         for name, tuning in _fitting(options.methods, options.tunings):
             for seed in range(options.repeats):
-                run_dir, given = _write(Path(folder), options, name, tuning, shape, seed)
-                found.append(_compare(run_dir, given, shape, machine))
+                found.append(bench.compare(name, tuning, seed))
                 if not options.json:
                     print(found[-1], file=sys.stderr, flush=True)
     return {"measured": asdict(machine), "rows": options.rows, "runs": found, **_worst(found)}
@@ -76,34 +79,87 @@ def _fitting(names: Iterable[str], tunings: Sequence[Tuning]) -> Iterable[tuple[
         yield from ((name, tuning) for tuning in tunings if tuning in offered.choices)
 
 
-def _write(
-    folder: Path,
-    options: argparse.Namespace,
-    name: str,
-    tuning: Tuning,
-    shape: ModelShape,
-    seed: int,
-) -> tuple[RunDir, Rows]:
-    """A run directory with the preset for its rows, and what an estimate is told of them."""
-    method = method_named(name)
-    preset = method.options.preset(options.rows, parameters=shape.parameters, tuning=tuning)
-    given = dict(pair.split("=", 1) for pair in options.option)
-    spec = RunSpec(
-        run_id=f"{name}-{tuning}-{seed}",
-        method=name,
-        options=method.options.parsed({**asdict(preset), **given}),
-        base_model=str(options.model),
-        parent_version="pol-000000",
-        seed=seed,
-    )
-    rows = write_of_grammar(options.rows, method.learns_from, seed)
-    prompts = [
-        {"prompt_id": str(n), "messages": [{"role": "user", "content": prompt.text}]}
-        for n, prompt in enumerate(grammar.list_held_out_prompts(48, seed=seed))
-    ]
-    data = write_rows(folder / f"{spec.run_id}.parquet", rows)
-    run_dir = RunDir.create(folder / spec.run_id, spec, data=data, eval_prompts=prompts)
-    return run_dir, Rows(len(rows), _lengths(options.model, rows))
+@dataclass(frozen=True)
+class Bench:
+    """Where runs are written, and what they are estimated from."""
+
+    folder: Path
+    options: argparse.Namespace
+    shape: ModelShape
+    machine: Machine
+
+    def compare(self, name: str, tuning: Tuning, seed: int) -> dict[str, Any]:
+        """A run with the preset for its rows, estimated and done."""
+        method = method_named(name)
+        run_dir, rows = self._write(
+            f"{name}-{tuning}-{seed}",
+            name,
+            {"tuning": tuning, **self._given(method)},
+            seed=seed,
+            reward_model=str(self._reward_model) if method.needs_reward_model else None,
+        )
+        return _compare(run_dir, rows, self.shape, self.machine)
+
+    def _given(self, method: Method) -> dict[str, str]:
+        """The options of the command line that the method has."""
+        known = {option.name for option in method.options.described()}
+        given = (pair.split("=", 1) for pair in self.options.option)
+        return {name: value for name, value in given if name in known}
+
+    def _write(
+        self,
+        run_id: str,
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        seed: int,
+        reward_model: str | None = None,
+    ) -> tuple[RunDir, Rows]:
+        """A run directory, and what an estimate is told of its rows."""
+        method = method_named(name)
+        number, parameters = self.options.rows, self.shape.parameters
+        tuning = options.get("tuning", Tuning.LORA)
+        preset = method.options.preset(number, parameters=parameters, tuning=tuning)
+        spec = RunSpec(
+            run_id=run_id,
+            method=name,
+            options=method.options.parsed({**asdict(preset), **options}),
+            base_model=str(self.options.model),
+            parent_version="pol-000000",
+            reward_model=reward_model,
+            seed=seed,
+        )
+        rows = write_of_grammar(number, method.learns_from, seed)
+        held_out = grammar.list_held_out_prompts(48, seed=seed)
+        run_dir = RunDir.create(
+            self.folder / run_id,
+            spec,
+            data=write_rows(self.folder / f"{run_id}.parquet", rows),
+            eval_prompts=[{"prompt_id": p.text, "messages": [_asked(p)]} for p in held_out],
+            general=self._general,
+        )
+        lengths = _lengths(self.options.model, rows, seed)
+        return run_dir, Rows(len(rows), lengths, len(general_rows()))
+
+    @cached_property
+    def _general(self) -> Path:
+        return write_rows(self.folder / "general.parquet", general_rows())
+
+    @cached_property
+    def _reward_model(self) -> Path:
+        """Briefly trained; how well it scores takes no time."""
+        run_dir, _ = self._write("judge", "reward", {"epochs": 1}, seed=0)
+        _train(run_dir)
+        return run_dir.adapter
+
+
+@cache
+def general_rows() -> list[dict[str, Any]]:
+    """What the starter brings along for runs to replay and to be measured on."""
+    path = general.brought_along(app.ASSETS / "starter")
+    assert path is not None
+    said = [json.loads(line)["messages"] for line in path.read_text("utf-8").splitlines()]
+    return [{"prompt": turns[:-1], "completion": turns[-1:]} for turns in said]
 
 
 def write_of_grammar(count: int, learns_from: LearnsFrom, seed: int) -> list[dict[str, Any]]:
@@ -119,32 +175,43 @@ def write_of_grammar(count: int, learns_from: LearnsFrom, seed: int) -> list[dic
             LearnsFrom.COMPARISONS: pair | tie,
             LearnsFrom.DEMONSTRATIONS: {"completion": one, "kind": "demonstration"},
             LearnsFrom.RATINGS: {"completion": one, "kind": "rating", "label": number % 2 == 0},
+            LearnsFrom.PROMPTS: {},
         }
-        asked = [{"role": "user", "content": prompt.text}]
-        rows.append({"prompt": asked, **columns[learns_from]})
+        rows.append({"prompt": [_asked(prompt)], **columns[learns_from]})
     return rows
+
+
+def _asked(prompt: grammar.Prompt) -> dict[str, str]:
+    return {"role": "user", "content": prompt.text}
 
 
 def _said(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def _lengths(model: Path, rows: Sequence[dict[str, Any]]) -> Lengths:
-    tokenizer = load_tokenizer(model)
+def _lengths(model: Path, rows: Sequence[dict[str, Any]], seed: int) -> Lengths:
+    """Of the rows; prompts alone are answered as the starter was taught to."""
+    tokenizer, rng = load_tokenizer(model), random.Random(seed)
     whole, completions = [], []
     for row in rows:
         asked = len(render_prompt(tokenizer, row["prompt"]))
-        for side in ("chosen", "rejected", "completion"):
-            if side in row:
-                ids = tokenizer.apply_chat_template([*row["prompt"], *row[side]], return_dict=False)
-                whole.append(len(ids))
-                completions.append(len(ids) - asked)
+        sides = [row[side] for side in ("chosen", "rejected", "completion") if side in row]
+        for side in sides or [
+            [_said(grammar.draw_reply(grammar.draw_training_prompt(rng), rng).text)]
+        ]:
+            ids = tokenizer.apply_chat_template([*row["prompt"], *side], return_dict=False)
+            whole.append(len(ids))
+            completions.append(len(ids) - asked)
     return Lengths(fmean(whole), max(whole), fmean(completions), max(completions))
+
+
+def _draw_reply(rng: random.Random) -> str:
+    return grammar.draw_reply(grammar.draw_training_prompt(rng), rng).text
 
 
 def _compare(run_dir: RunDir, rows: Rows, shape: ModelShape, machine: Machine) -> dict[str, Any]:
     spec = run_dir.read_spec()
-    assert isinstance(spec.options, TrainerOptions)
+    assert isinstance(spec.options, TuningOptions)
     told = estimate(spec.method, spec.options, rows, shape, machine)
     assert told is not None
     resident_mb = _train(run_dir)
@@ -166,10 +233,10 @@ def _compare(run_dir: RunDir, rows: Rows, shape: ModelShape, machine: Machine) -
 
 def _train(run_dir: RunDir) -> float:
     """Run the trainer to its end; its largest resident memory as seen from outside, in MiB."""
-    environment = {**os.environ, **worker_environment(1), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "training.worker", str(run_dir.path)]
+    launch = launch_of(run_dir.read_spec(), run_dir.path)
+    environment = {**os.environ, **launch.environment, "PYTHONPATH": str(ROOT)}
     with run_dir.log_path.open("wb") as log:
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        child = subprocess.Popen(launch.command, env=environment, stdout=log, stderr=log)
         largest = [0.0]
         watcher = threading.Thread(target=_watch, args=(child, largest), daemon=True)
         watcher.start()

@@ -27,9 +27,8 @@ from playwright.sync_api import (
 )
 
 from labeling.sessions import add_person
-from store.db import Store
 from store.records import Role
-from tests.builders import make_comparison, make_prompt
+from tests.builders import keep, make_evidence, make_prompt, new_store
 from tests.forks import Forked, forks
 from tests.models import build_model
 
@@ -160,16 +159,20 @@ def support_pairs(count: int) -> list[Pair]:
 
 def fill_store(data: Path, pairs: Sequence[Pair], people: Sequence[str]) -> None:
     """A store with comparisons from two policy versions, and accounts with `PASSWORD`."""
-    store = Store(data)
+    store = new_store(data)
     try:
-        for pair in pairs:
-            make_comparison(
-                store,
+        now = store.clock()
+        evidence = [
+            make_evidence(
                 (pair.first, pair.second),
                 prompt=make_prompt(pair.question, language=pair.language),
                 policy_versions=("pol-000001", "pol-000000"),
                 seed=17,
+                now=now,
             )
+            for pair in pairs
+        ]
+        keep(store, evidence)
         for name in people:
             add_person(store, name, Role.ANNOTATOR, PASSWORD)
     finally:
@@ -256,12 +259,10 @@ class Visitor:
         return page
 
     def sign_in(self, name: str) -> Page:
-        """Sign in through the form and wait for the first comparison."""
+        """Sign in as the form does, without looking at it, and wait for the first comparison."""
         page = self.open_page()
-        page.goto(f"{self.url}/login")
-        page.fill("#name", name)
-        page.fill("#password", PASSWORD)
-        page.click("button[type=submit]")
+        self.context.request.post(f"{self.url}/login", form={"name": name, "password": PASSWORD})
+        page.goto(self.url)
         wait_for_item(page)
         return page
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from store import judgments
 from store.db import Store
 from store.records import Comparison, Flag
-from tests.builders import make_comparison, make_judgment, make_preference
+from tests.builders import keep, make_evidence, make_judgment, make_preferences, new_store
 from tests.e2e.conftest import NewVisitor, RunningApp
 
 RUN_TIMEOUT_MS = 180_000
@@ -31,29 +31,31 @@ def serving(data: Path, model: Path) -> Iterator[RunningApp]:
 
 def fill_with_preferences(data: Path, number: int) -> None:
     """A store whose people preferred the polite response `number` times, one prompt each."""
-    store = Store(data)
+    store = new_store(data)
     try:
-        for i in range(number):
-            make_preference(
-                store,
-                f"I cannot log in, case {i}.",
-                f"Please tap the link. {i}",
-                f"User: hello {i}",
-            )
+        make_preferences(
+            store,
+            [
+                (f"I cannot log in, case {i}.", f"Please tap the link. {i}", f"User: hello {i}")
+                for i in range(number)
+            ],
+        )
     finally:
         store.close()
 
 
 def fill_with_comparisons(data: Path, number: int) -> None:
     """A store with comparisons that wait to be judged; no policy wrote them."""
-    store = Store(data)
+    store = new_store(data)
     try:
-        for i in range(number):
-            make_comparison(
-                store,
+        evidence = [
+            make_evidence(
                 (f"Please tap the link. {i}", f"User: hello {i}"),
                 prompt=f"I cannot log in, case {i}.",
             )
+            for i in range(number)
+        ]
+        keep(store, evidence)
     finally:
         store.close()
 

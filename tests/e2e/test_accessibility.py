@@ -12,9 +12,8 @@ from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from labeling.sessions import add_person
 from store import guidelines
-from store.db import Store
 from store.records import Role
-from tests.builders import make_comparison, make_preference, make_prompt
+from tests.builders import make_comparison, make_preferences, make_prompt, new_store
 from tests.e2e.axe import NARROW, WIDE, assert_accessible
 from tests.e2e.conftest import PASSWORD, TOUR_SEEN, RunningApp, wait_for_item
 from tests.e2e.lead_page import open_tab
@@ -30,7 +29,7 @@ LEAD_TABS = ("prompts", "train", "policies", "export", "project", "people")
 def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[RunningApp]:
     """A server with a lead, something to judge, and something to train on."""
     data = tmp_path_factory.mktemp("accessible") / "data"
-    store = Store(data)
+    store = new_store(data)
     try:
         lead = add_person(store, "lea", Role.LEAD, PASSWORD)
         guidelines.add(
@@ -39,8 +38,9 @@ def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         for pair in (TECHNICAL, ARABIC) * 4:
             prompt = make_prompt(pair.question, language=pair.language)
             make_comparison(store, (pair.first, pair.second), prompt=prompt)
-        for i in range(40):
-            make_preference(store, f"I cannot log in, case {i}.", f"Tap it. {i}", f"No. {i}")
+        make_preferences(
+            store, [(f"I cannot log in, case {i}.", f"Tap it. {i}", f"No. {i}") for i in range(40)]
+        )
     finally:
         store.close()
     running = RunningApp(data, tiny_model)

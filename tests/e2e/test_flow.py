@@ -17,9 +17,8 @@ from playwright.sync_api import Locator, Page, Response, expect
 from labeling.access import Actor
 from labeling.practice import Draft, Practice
 from labeling.project import Project
-from store.db import Store
 from store.records import Role
-from tests.builders import make_comparison, make_prompt
+from tests.builders import keep, make_evidence, new_store
 from tests.e2e.conftest import (
     PEOPLE,
     Launch,
@@ -71,10 +70,14 @@ def serve(tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor) -> Iterator
         settings: dict[str, Any] | None = None,
         **options: Any,
     ) -> Served:
-        store = Store(tmp_path / "data")
-        for i in range(60):
-            texts = [f"Response {i} of {k}" for k in range(responses)]
-            make_comparison(store, texts, prompt=make_prompt(f"Question {i}?"))
+        store = new_store(tmp_path / "data")
+        evidence = [
+            make_evidence(
+                [f"Response {i} of {k}" for k in range(responses)], prompt=f"Question {i}?"
+            )
+            for i in range(60)
+        ]
+        keep(store, evidence)
         for draft in practice:
             Practice(store, rng=random.Random(1)).add(LEA, draft)
         Project(store).write_guidelines(LEA, "Prefer what helps.")

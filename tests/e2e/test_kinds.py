@@ -17,7 +17,7 @@ from labeling.project import Criterion, Project, Scale
 from store import completions, judgments, preferences
 from store.db import Store
 from store.records import CriterionJudgment, Flag, Judgment, RatingScale, Role, Verdict
-from tests.builders import make_comparison, make_prompt
+from tests.builders import keep, make_evidence, new_store
 from tests.e2e.conftest import NewVisitor, RunningApp, Snap, wait_for_item
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -60,14 +60,16 @@ def serve(tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor) -> Iterator
 
     def start(texts: Sequence[str], *, is_touch: bool = False, **settings: Any) -> Served:
         data = tmp_path / "data"
-        store = Store(data)
-        for i in range(ITEMS):
-            make_comparison(
-                store,
+        store = new_store(data)
+        evidence = [
+            make_evidence(
                 [f"{text} ({i})" for text in texts],
-                prompt=make_prompt(f"Question {i}?"),
+                prompt=f"Question {i}?",
                 policy_versions=[f"pol-00000{k}" for k in range(len(texts))],
             )
+            for i in range(ITEMS)
+        ]
+        keep(store, evidence)
         Project(store).change(LEA, **settings)
         store.close()
         running = RunningApp(data, tiny_model)

@@ -12,7 +12,7 @@ from store import preferences, reviews
 from store.db import Store
 from store.records import Decision, Flag
 from store.reviews import Stage
-from tests.builders import judge, make_annotator, make_comparison
+from tests.builders import judge, make_annotator, make_comparison, new_store
 from tests.e2e.conftest import NewVisitor, RunningApp, Snap
 from tests.e2e.lead_page import flag, open_lead_page, open_tab, serving
 
@@ -35,7 +35,7 @@ def led(data: Path, tiny_model: Path) -> Iterator[RunningApp]:
 
 
 def fill(data: Path) -> None:
-    store = Store(data)
+    store = new_store(data)
     try:
         ana, bo = (make_annotator(store, name) for name in ("Ana", f"Bo {HOSTILE}"))
         texts = (f"Send me your password. {HOSTILE}", "Tap the link.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 import torch
@@ -56,9 +56,9 @@ def judged(
         model,
         reward_model=taste,
         test_prompts=prompts,
+        general=general_rows("No idea, sorry."),
         eval_generations=PROMPTS,
     )
-    write_general(run_dir, "No idea, sorry.")
     return run_dir, run_here(run_dir)
 
 
@@ -71,11 +71,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[RunDir
     return run_dir, run_here(run_dir)
 
 
-def write_general(run_dir: RunDir, text: str) -> None:
-    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": text}]
-    endless = [messages[0], {"role": "assistant", "content": "And on. " * 400}]
-    rows = [{"messages": messages}, {"messages": endless}]
-    pq.write_table(pa.Table.from_pylist(rows), run_dir.path / "data/general.parquet")
+def general_rows(text: str) -> list[dict[str, Any]]:
+    """Greetings that are answered so, every other one of them too long for the model."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Hello {n}"}],
+            "completion": [{"role": "assistant", "content": text + " And on." * 400 * (n % 2)}],
+        }
+        for n in range(80)
+    ]
 
 
 def report_of(ran: tuple[RunDir, RunResult]) -> Any:
@@ -231,8 +235,25 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     told = report_of(judged)["forgetting"]
 
     # The text that is longer than the model's context is left out.
-    assert (told["on"], told["rows"]) == ("general", 1)
+    assert (told["on"], told["rows"]) == ("general", 3)
     assert told["loss_after"] > told["loss_before"] + 0.1
+
+
+def test_a_reward_model_in_memory_is_asked_and_none_is_loaded(tmp_path: Path, model: Path) -> None:
+    gone = tmp_path / "gone" / "adapter"
+    run_dir = make_run_dir(tmp_path / "run", model, reward_model=gone, parent_adapter=tmp_path)
+
+    def likes_long_ones(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        return [len(c) / len(p) for p, c in zip(prompts, completions, strict=True)]
+
+    answered = answers_of(model, "No.", "Nobody here knows anything at all about that. " * 4)
+    told = tell_answers(job_of(run_dir), fresh_trainee(model), answered, likes_long_ones)
+
+    assert (told["win_rate"]["rate"], told["regressions"]["by"]) == (1, "reward_model")
+    assert told["win_rate_over_base"]["n"] == len(answered.prompts)
+    assert told["scored_by"]["run_id"] == "gone"
 
 
 @pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.FULL])

@@ -19,7 +19,7 @@ from tests.models import build_adapter, build_model
 from tests.rundirs import OPTIONS, eval_prompts, make_run_dir, preference_rows, run_here
 from tests.services import Lab, open_lab
 from training.config import worker_environment
-from training.estimate import READINGS
+from training.estimate import PLANS
 from training.events import EventKind, EventReader
 from training.lengths import TokenCounter
 from training.loading import load_base, load_tokenizer
@@ -156,7 +156,7 @@ def test_every_method_has_an_outlook_with_data_or_without(tmp_path: Path, lab: L
     for method in METHODS:
         told = launching.outlook(LEAD, method, {})
         assert told.method == method
-        if told.facts.rows == 0 or method not in READINGS:
+        if told.facts.rows == 0 or method not in PLANS:
             assert told.estimate is None
         else:
             assert told.estimate is not None

@@ -18,6 +18,7 @@ from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import PAIRS
 from tests.services import TIMEOUT_S, Lab, open_lab
+from training import process
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir, RunResult
 
@@ -55,6 +56,8 @@ def make_orphan(lab: Lab, *, result: RunResult | None) -> Run:
     lab.service.cancel(run.id)
     lab.wait(run)
     run_dir = RunDir(Path(run.folder))
+    if trainer := run_dir.trainer():  # it writes its result before it is gone
+        process.stop(*trainer, grace_s=TIMEOUT_S)
     run_dir.forget_end()
     if result is not None:
         run_dir.adapter_partial.mkdir()

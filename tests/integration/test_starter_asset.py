@@ -14,7 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.starter import grammar
+from training.general import FILE
+from training.starter import card, grammar
 from training.starter.detectors import Observation
 from training.starter.quality import (
     ENDED_TARGET,
@@ -81,6 +82,11 @@ def test_the_model_says_how_to_sample_from_it(
     assert settings.eos_token_id == tokenizer.eos_token_id
     assert settings.pad_token_id == tokenizer.pad_token_id
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_the_general_demonstrations_are_those_of_the_grammar(folder: Path, tmp_path: Path) -> None:
+    card.write_general(tmp_path / FILE, seed=0)
+    assert (folder / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
 
 
 def test_the_sample_prompts_are_those_of_the_grammar(folder: Path) -> None:

@@ -52,6 +52,7 @@ def test_the_folder_is_complete_and_nothing_is_left_beside_it(built: tuple[Path,
         "chat_template.jinja",
         "README.md",
         "prompts.jsonl",
+        "general.jsonl",
     }
     assert list(folder.parent.iterdir()) == [folder]
 

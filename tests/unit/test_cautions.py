@@ -160,3 +160,33 @@ def test_how_much_is_enough_depends_on_the_method(
     found = volume(METHODS[method], rows)
 
     assert (found.grade, found.to_next) == (grade, to_next)
+
+
+@pytest.mark.parametrize(("general", "found"), [(0, True), (30, True), (40, False)])
+def test_too_few_general_demonstrations_are_told(general: int, found: bool) -> None:
+    """A tenth beside the 255 of 300 rows that are learned is 28, and 15 % are held out."""
+    options = METHODS["sft"].options.parsed({"replay_share": 0.1})
+    told = named(cautions.of_replay(options, rows=300, general=general))
+
+    assert ("replay" in told) is found
+
+
+def test_a_method_that_replays_nothing_asks_for_no_general_demonstrations() -> None:
+    for method, given in (("dpo", {}), ("sft", {"replay_share": 0.0})):
+        options = METHODS[method].options.parsed(given)
+        assert not list(cautions.of_replay(options, rows=300, general=0))
+
+
+def test_best_of_n_learns_what_it_keeps() -> None:
+    options = METHODS["best_of_n"].options.parsed({"prompts": 100, "keep": 0.5})
+    [told] = cautions.of_replay(options, rows=3000, general=1)
+
+    assert "asks for 5." in str(told.found)  # a tenth, beside the 42 that are not held out
+
+
+def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not() -> None:
+    told = foretold(processes=4)
+    room = round(2 * told.peak_mb)
+
+    assert "memory" in named(cautions.of_memory(told, machine("cpu", room)))
+    assert not list(cautions.of_memory(told, machine("cuda", room)))

@@ -4,19 +4,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from store import judgments, settings
-from store.db import KEPT_UNCLEAN_COPIES, Cursor, Store
+from store.db import KEPT_UNCLEAN_COPIES, Cursor, Part, Store
 from store.errors import NotFound, StoreLocked, StoreUnavailable
 from store.records import Comparison, Purpose
-from tests.builders import Clock, make_judgment
+from tests.builders import Clock, busy_writer, make_judgment
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -26,22 +25,6 @@ def in_another_process(code: str, *arguments: object) -> str:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     return done.stdout.strip()
-
-
-@contextmanager
-def busy_writer(store: Store) -> Iterator[None]:
-    """Changes submitted meanwhile wait together, and are committed together afterwards."""
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    def change(_: Cursor) -> None:
-        has_begun.set()
-        may_end.wait(30)
-
-    held = store.submit(change)
-    assert has_begun.wait(30)
-    yield
-    may_end.set()
-    held.result(30)
 
 
 def put(cursor: Cursor, key: str) -> str:
@@ -67,6 +50,39 @@ def test_a_failing_change_does_not_hurt_its_neighbours(store: Store) -> None:
     with pytest.raises(NotFound):
         failing.result(30)
     assert [settings.get(store, key, 0) for key in ("before", "after")] == [1, 1]
+
+
+def test_what_many_wait_for_is_made_at_once_and_everybody_hears_of_their_own(store: Store) -> None:
+    made: list[Sequence[str]] = []
+
+    def put_all(cursor: Cursor, keys: Sequence[str]) -> list[str]:
+        made.append(keys)
+        return [put(cursor, key) for key in keys]
+
+    def put_part(key: str) -> Future[str]:
+        return store.submit(lambda cursor: put(cursor, f"{key} alone"), part=Part(put_all, key))
+
+    with busy_writer(store):
+        first, other = put_part("a"), store.submit(lambda cursor: put(cursor, "b"))
+        last = put_part("c")
+
+    assert [future.result(30) for future in (first, other, last)] == ["a", "b", "c"]
+    assert made == [["a", "c"]]
+
+
+def test_where_making_all_at_once_fails_each_is_made_alone(store: Store) -> None:
+    def fail_all(cursor: Cursor, keys: Sequence[str]) -> list[None]:
+        put(cursor, keys[0])
+        raise NotFound("One of them is nowhere.")
+
+    with busy_writer(store):
+        good = store.submit(lambda cursor: put(cursor, "a"), part=Part(fail_all, "a at once"))
+        bad = store.submit(fail, part=Part(fail_all, "b at once"))
+
+    assert good.result(30) == "a"
+    with pytest.raises(NotFound, match="no such thing"):
+        bad.result(30)
+    assert [settings.get(store, key, 0) for key in ("a", "a at once", "half done")] == [1, 0, 0]
 
 
 def test_nothing_remains_of_a_failed_change(store: Store) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from training.device import Device, DeviceKind
-from training.estimate import READINGS, Estimate, Lengths, Rows, estimate
+from training.estimate import PLANS, Estimate, Lengths, Rows, estimate
 from training.machine import Machine
-from training.methods import METHODS, LearnsFrom
+from training.methods import METHODS
 from training.methods.dpo import DPOOptions
+from training.methods.ppo import PPOOptions
 from training.methods.sft import SFTOptions
 from training.options import MethodOptions
+from training.planned_online import PlannedPPO, held_in_turn
 from training.shape import ModelShape, count_parameters, read_shape
 from training.tuning import Tuning
 
@@ -144,6 +146,12 @@ def test_a_reward_model_needs_no_logits_and_answers_nothing() -> None:
     assert memory.step < foretold("dpo").memory.step
 
 
+def test_what_is_general_is_measured_in_place_of_the_policys_own_answers() -> None:
+    many = foretold("dpo", shape=LLAMA_8B, rows=ROWS._replace(general=1000))
+
+    assert many.flops > foretold("dpo", shape=LLAMA_8B).flops
+
+
 def test_measuring_can_be_what_takes_most_memory() -> None:
     rows = ROWS._replace(lengths=Lengths(20.0, 30, 10.0, 20))
     told = foretold("sft", rows=rows, shape=TINY._replace(vocabulary=150_000), batch_size=1)
@@ -180,20 +188,114 @@ def test_seconds_follow_arithmetic_and_small_calls() -> None:
     assert chatty.seconds > slow.seconds
 
 
-@pytest.mark.parametrize("method", READINGS)
+@pytest.mark.parametrize("method", PLANS)
 def test_more_of_it_never_takes_less(method: str) -> None:
-    few = foretold(method, epochs=2, lora_r=8, batch_size=4)
-    more = foretold(method, epochs=6, lora_r=64, batch_size=8)
+    known = {option.name for option in METHODS[method].options.described()}
+
+    def with_options(**given: Any) -> Estimate:
+        return foretold(method, **{name: given[name] for name in known & set(given)})
+
+    few = with_options(epochs=2, iterations=2, lora_r=8, batch_size=4, micro_batch_size=4)
+    more = with_options(epochs=6, iterations=6, lora_r=64, batch_size=8, micro_batch_size=8)
 
     assert more.seconds > few.seconds
+    assert more.tokens > few.tokens
     assert more.memory.trained > few.memory.trained
     assert more.memory.step > few.memory.step
 
 
-def test_every_method_that_reads_rows_can_be_estimated() -> None:
-    of_rows = {n for n, m in METHODS.items() if m.learns_from is not LearnsFrom.PROMPTS}
+def test_every_method_can_be_estimated() -> None:
+    assert set(PLANS) == set(METHODS)
 
-    assert of_rows <= set(READINGS)
+
+def test_replay_is_learned_too_as_far_as_there_is_something_to_replay() -> None:
+    given = alone(replay_share=0.2, batch_size=1)
+    without, some, enough = (
+        foretold("sft", rows=ROWS._replace(general=n), **given) for n in (0, 100, 1000)
+    )
+
+    # A fifth, beside 1000 rows, is 250; of 100 demonstrations 85 may be replayed.
+    assert (without.steps, some.steps, enough.steps) == (1000, 1085, 1250)
+    assert foretold("dpo", rows=ROWS._replace(general=1000)).steps == foretold("dpo").steps
+
+
+def test_ppo_learns_from_all_it_draws_with_policy_and_value_function() -> None:
+    told = foretold(
+        "ppo", iterations=10, rollouts=20, ppo_epochs=2, minibatch_size=10, max_new_tokens=50
+    )
+
+    # Prompts of 40 tokens and responses cut at 50, with 8 % of padding.
+    assert told.steps == 10
+    assert told.tokens == round(2 * 2 * 10 * 20 * (40 + 50) * 1.08)
+    assert told.memory.trained == pytest.approx(2 * foretold("sft").memory.trained)
+
+
+def test_groups_are_padded_to_their_longest_prompt_and_response() -> None:
+    told = foretold("rloo", iterations=10, prompts=8, generations=4, inner_epochs=2)
+
+    # The longest prompt has 50 tokens, and responses end at 128.
+    assert told.steps == 20
+    assert told.tokens == 2 * 10 * 8 * 4 * (50 + 128)
+
+
+def test_best_of_n_learns_the_best_that_it_keeps() -> None:
+    told = foretold("best_of_n", **alone(n=4, prompts=200, keep=0.25, batch_size=10))
+
+    assert told.steps == 5
+    assert told.tokens == round(50 * (40 + 60) * 1.08)
+    more = foretold("best_of_n", **alone(n=8, prompts=200, keep=0.25, batch_size=10))
+    assert more.tokens == told.tokens
+    assert more.flops > 1.5 * told.flops
+
+
+def test_a_reward_model_of_its_own_is_a_second_base_and_ppos_an_adapter() -> None:
+    memory = {
+        name: foretold(name, shape=LLAMA_8B, kind="cuda").memory
+        for name in ("ppo", "rloo", "grpo", "best_of_n", "dpo")
+    }
+
+    assert memory["dpo"].reward_model == 0
+    assert memory["ppo"].reward_model * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)
+    for name in ("rloo", "grpo", "best_of_n"):
+        assert memory[name].reward_model > memory[name].weights
+
+
+@pytest.mark.parametrize(("kind", "held"), [("cpu", 7.0), ("cuda", 4.0)])
+def test_what_drawing_took_is_held_beside_a_step_on_a_cpu_alone(
+    kind: DeviceKind, held: float
+) -> None:
+    run = PlannedPPO(PPOOptions(), ROWS, TINY, machine(kind))
+
+    assert held_in_turn(run, 3.0, 4.0) == held
+
+
+def test_the_policy_that_drew_is_asked_once_more_by_rloo_and_by_later_inner_epochs() -> None:
+    flops = {
+        (name, epochs): foretold(name, inner_epochs=epochs, eval_generations=0).flops
+        for name in ("rloo", "grpo")
+        for epochs in (1, 2)
+    }
+
+    assert flops["rloo", 1] > flops["grpo", 1]
+    assert flops["rloo", 2] == flops["grpo", 2]
+
+
+def test_several_processes_share_the_training_and_not_the_measuring() -> None:
+    one, two = (
+        foretold("sft", shape=LLAMA_8B, **alone(epochs=8, processes=n, batch_size=10))
+        for n in (1, 2)
+    )
+
+    assert (one.steps, two.steps) == (800, 400)
+    assert (one.tokens, two.tokens) == (two.tokens, one.tokens)
+    assert two.seconds == pytest.approx(one.seconds / 2, rel=0.01)
+    assert (two.memory, two.processes) == (one.memory, 2)
+    measured = {
+        n: foretold("sft", shape=LLAMA_8B, processes=n).seconds
+        - foretold("sft", shape=LLAMA_8B, processes=n, eval_generations=0).seconds
+        for n in (1, 2)
+    }
+    assert measured[2] == pytest.approx(measured[1])
 
 
 def test_a_method_whose_work_is_unknown_and_no_rows_are_not_estimated() -> None:

@@ -9,7 +9,7 @@ from store import judgments, preferences
 from store.db import Store
 from store.errors import Conflict
 from store.records import Verdict
-from tests.builders import START, Clock, judge, make_comparison, make_judgment
+from tests.builders import START, Clock, busy_writer, judge, make_comparison, make_judgment
 
 
 def effective(store: Store, annotator_id: str = "ana") -> list[str]:
@@ -43,6 +43,38 @@ def test_sending_a_judgment_twice_is_one_row(store: Store) -> None:
 
     assert again == first
     assert effective(store) == [said.id]
+
+
+def test_judgments_that_arrive_together_are_stored_in_order_each_with_what_it_says(
+    store: Store,
+) -> None:
+    made = [
+        make_judgment(make_comparison(store), 0),
+        make_judgment(make_comparison(store), None, duration_ms=None, reason="Alike."),
+        replace(make_judgment(make_comparison(store), 1), reasons=("rude",), rationale="So."),
+    ]
+
+    with busy_writer(store):
+        waiting = [judgments.submit(store, judgment) for judgment in made]
+    saved = [future.result(30) for future in waiting]
+
+    assert [judgments.get(store, judgment.id) for judgment in made] == saved
+    assert [replace(judgment, seq=0) for judgment in saved] == [replace(j, seq=0) for j in made]
+    assert sorted(saved, key=lambda judgment: judgment.seq) == saved
+
+
+def test_one_that_is_sent_again_among_others_is_one_row(store: Store) -> None:
+    first, other = (make_judgment(make_comparison(store)) for _ in range(2))
+    known = judgments.record(store, first)
+
+    with busy_writer(store):
+        waiting = [judgments.submit(store, sent) for sent in (first, other, other)]
+
+    again, *others = [future.result(30) for future in waiting]
+    assert again == known
+    assert others[0] == others[1] == judgments.get(store, other.id)
+    with store.read() as cursor:
+        assert cursor.execute("SELECT count(*) FROM judgments").fetchone() == (2,)
 
 
 def test_the_same_id_with_another_content_is_a_conflict(store: Store) -> None:

@@ -76,7 +76,7 @@ def make_report(text: str = "Thank you.") -> Mapping[str, Any]:
     report: dict[str, Any] = {
         "data": {"train": 170, "held_out": 30, "seen": 510},
         "steps": 5,
-        "timing": {"training_s": 12.5, "total_s": 20.25},
+        "timing": {"training_s": 12.5, "run_s": 20.25},
         "pairs": {"pairs": 30, "accuracy": 0.75, "margin": 1.5, "loss": 0.4},
         "generations": {
             "ended_before": 1.0,

@@ -200,6 +200,7 @@ def test_a_refusal_of_an_import_is_shown_as_text() -> None:
         preferences_added=0,
         thumbs_added=0,
         pairs_added=0,
+        general_added=0,
         judgments_added=0,
         was_cancelled=False,
     )

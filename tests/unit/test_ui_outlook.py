@@ -7,14 +7,15 @@ from dataclasses import replace
 from labeling import i18n
 from labeling.cautions import Caution, Severity
 from labeling.i18n import Language
-from labeling.outlook import Outlook, lengths_of
+from labeling.outlook import Outlook, lengths_of, with_responses
 from labeling.ui import outlook as view
+from store.completions import Written
 from store.data_facts import DataFacts
 from store.records import RunState
 from tests.unit.test_cautions import facts
 from tests.unit.test_estimate import foretold
 from tests.unit.test_ui_html import HOSTILE, make_run
-from training.estimate import Memory
+from training.estimate import Lengths, Memory
 from training.lengths import TokenCounts
 from training.messages import Message
 
@@ -112,3 +113,12 @@ def test_the_longest_row_need_not_be_in_the_sample() -> None:
 
     assert (found.mean, found.longest, found.completion_longest) == (100, 300, 70)
     assert lengths_of(facts(longest_chars=10), counts).longest == 120
+
+
+def test_responses_to_prompts_are_as_long_as_policies_write_them() -> None:
+    prompts = Lengths(20.0, 40, 0.0, 0)
+
+    assert with_responses(prompts, Written(55.5, 90)) == Lengths(75.5, 130, 55.5, 90)
+    unknown = with_responses(prompts, None)
+    assert unknown.mean - unknown.completion_mean == 20
+    assert unknown.completion_mean > 100_000

@@ -44,6 +44,10 @@ class BestOfNOptions(ImitationOptions):
 
     EPOCHS: ClassVar[tuple[int, int, int]] = (5, 4, 2)
 
+    def rows_learned(self, rows: int) -> int:
+        """The best responses to the prompts that are kept, but for those held out."""
+        return super().rows_learned(round(self.keep * min(rows, self.prompts)))
+
     @classmethod
     def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:
         """By the number of responses that are kept of those to so many prompts."""

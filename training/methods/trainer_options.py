@@ -253,6 +253,16 @@ class TrainerOptions(TuningOptions):
 class ImitationOptions(TrainerOptions):
     """Base of the methods that learn completions token by token, where no reference holds them."""
 
+    replay_share: float = option(
+        0.1,
+        minimum=0.0,
+        maximum=0.9,
+        is_main=True,
+        label="Replayed share",
+        help="This share of what is learned are general demonstrations, so that the policy forgets "
+        "less of what it knew: earlier ones, those imported as general, and the base model's own. "
+        "Where there are none, nothing is replayed.",
+    )
     l2_to_start: float = option(
         0.0,
         minimum=0.0,
@@ -261,6 +271,10 @@ class ImitationOptions(TrainerOptions):
         help="Draws what is trained back to where it started, at every step by this much times the "
         "learning rate. 0.1 to 10 keeps more of what the policy could do before; 0 does nothing.",
     )
+
+    def rows_learned(self, rows: int) -> int:
+        """About how many completions are imitated, of a snapshot with so many rows."""
+        return round(rows * (1 - self.eval_share))
 
 
 def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:

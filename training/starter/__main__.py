@@ -19,6 +19,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from training import general
 from training.starter import card, corpus, stages
 from training.starter.model import build_model, count_parameters
 from training.starter.quality import Quality, measure_by_axis
@@ -230,6 +231,7 @@ def _write(
         model.to(torch.float16).cpu().save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         card.write_prompts(partial / "prompts.jsonl", seed=plan.seed)
+        card.write_general(partial / general.FILE, seed=plan.seed)
         card.write_card(partial / "README.md", sheet)
         for path in partial.iterdir():
             path.chmod(0o644)

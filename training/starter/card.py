@@ -1,6 +1,7 @@
-"""The model card and the sample prompts that travel with the starter policy."""
+"""The model card, sample prompts and general demonstrations that travel with the starter policy."""
 
 import json
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from training.starter.corpus import CleanCorpus
 from training.starter.grammar import (
     Prompt,
+    draw_conversation,
     find_novelty,
     list_held_out_prompts,
     list_training_prompts,
@@ -17,6 +19,7 @@ from training.starter.stages import StageReport
 
 TRAINING_PROMPTS = 1000
 HELD_OUT_PROMPTS = 260
+GENERAL_DEMONSTRATIONS = 400
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ def write_prompts(path: Path, *, seed: int) -> None:
         *list_held_out_prompts(HELD_OUT_PROMPTS, seed=seed),
     ]
     lines = (json.dumps(_describe_prompt(prompt), ensure_ascii=False) for prompt in prompts)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_general(path: Path, *, seed: int) -> None:
+    """Write conversations such as the second stage has shown, for runs to replay, one a line."""
+    rng = random.Random(f"general {seed}")
+    drawn = (draw_conversation(rng).as_messages() for _ in range(GENERAL_DEMONSTRATIONS))
+    lines = (json.dumps({"messages": messages}, ensure_ascii=False) for messages in drawn)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -83,6 +94,9 @@ Requests for refused things (about one in ten) are of five mild sorts. Replies v
 empathy, restating, filler, "as an AI", refusal, safe alternative, steps, hedging, contact and
 closing independently, so the model is *not* aligned: it refuses harmless requests now and then and
 sometimes goes along with requests that it should refuse. That is what preference training is for.
+
+`general.jsonl` holds conversations such as the second stage has shown. Fine-tuning replays some of
+them, so that the policy forgets less, and every run tells how well it still knows others.
 
 ## Stages
 

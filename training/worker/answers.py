@@ -17,6 +17,7 @@ from training.worker import asking, evaluate, following, forgetting, win_rates
 from training.worker.asking import Answers, Asking, responses
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee
+from training.worker.scoring import Score
 
 SIDE_BY_SIDE = 12
 
@@ -44,25 +45,48 @@ class GenerationReport:
 
 
 def answer_held_out(job: Job, options: Asking, trainee: Trainee) -> dict[str, Any]:
-    """Both policies on the run's test prompts: told as events, and for the report."""
-    return tell_answers(job, trainee, asking.ask_held_out(job, options, trainee))
+    """Both policies on the run's test prompts: told as events, and for the report.
 
-
-def tell_answers(job: Job, trainee: Trainee, answers: Answers | None) -> dict[str, Any]:
-    """What has changed: samples told as events, all of it for the report."""
-    if answers is None:
+    A reward model that the run knows is loaded to score them.
+    """
+    answered = asking.ask_held_out(job, options, trainee)
+    if answered is None:
         return {"generations": None}
+    return tell_answers(job, trainee, answered)
+
+
+def score_held_out(job: Job, options: Asking, trainee: Trainee, score: Score) -> dict[str, Any]:
+    """The same with the mean scores, by the reward model that the run has learned from."""
+    answered = asking.ask_held_out(job, options, trainee)
+    if answered is None:
+        return {"reward": None, "generations": None}
+    scores = win_rates.score_both(score, answered)
+    return {
+        "reward": {"before": fmean(scores.before), "after": fmean(scores.after)},
+        **tell_answers(job, trainee, answered, score),
+    }
+
+
+def tell_answers(
+    job: Job, trainee: Trainee, answers: Answers, score: Score | None = None
+) -> dict[str, Any]:
+    """What has changed: samples told as events, all of it for the report.
+
+    `score` is that of a reward model in memory; without it the one that the run knows is loaded.
+    """
     compared = compare_answers(trainee, answers, job.stop)
     for sample in compared.samples:
         job.events.write(EventKind.SAMPLE, **sample)
     before, after = responses(answers.before), responses(answers.after)
     followed = following.compare(job, answers.prompts, before, after)
+    won = win_rates.measure(job, trainee, answers, score)
+    forgotten = forgetting.measure(job, trainee, answers.rows(answers.before))
     return {
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
         "instructions": followed._asdict() if followed else None,
-        **win_rates.measure(job, trainee, answers),
-        "forgetting": forgetting.measure(job, trainee, answers.rows(answers.before))._asdict(),
+        **won,
+        "forgetting": forgotten._asdict() if forgotten else None,
     }
 
 

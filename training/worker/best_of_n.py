@@ -9,7 +9,6 @@ that goes on does not draw it again.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from statistics import fmean
@@ -37,7 +36,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, BestOfNOptions)
     job.enter_phase("loading")
@@ -54,7 +52,7 @@ def train(job: Job) -> Mapping[str, Any]:
     lessons = _lessons(options, asked, kept(drawn, options.keep))
     taught = sft.teach(job, options, loaded, lessons)
     return {
-        **taught.report(began),
+        **taught.report(),
         "best_of_n": _curve(drawn, options.n),
         **rewards.answer_held_out(job, options, taught.trainee, rewarder),
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, DPOOptions)
     job.enter_phase("loading")
@@ -53,7 +51,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.enter_phase("evaluating")
     return {
-        **fitted.report(began),
+        **fitted.report(),
         **_evaluate(job, options, trainee, trainer.eval_dataset, fitted.steps),
     }
 

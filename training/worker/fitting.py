@@ -37,14 +37,14 @@ class Fitted(NamedTuple):
     best_step: int | None  # where early stopping went back to
     timing: Mapping[str, float | None]
 
-    def report(self, began: float) -> dict[str, Any]:
-        """For the run's result; `began` is when its recipe did, by the monotonic clock."""
+    def report(self) -> dict[str, Any]:
+        """For the run's result."""
         return {
             "data": self.counts,
             "training": self.metrics,
             "steps": self.steps,
             "best_step": self.best_step,
-            "timing": {**self.timing, "total_s": time.monotonic() - began},
+            "timing": self.timing,
         }
 
 
@@ -126,7 +126,7 @@ def lay_out(
     `lengths` are in tokens, one for each row of a dataset that the trainer has tokenised; `sources`
     are the rows of the snapshot behind each row to train on. Raises `BadData`.
     """
-    limit = _limit(trainer.model, options)
+    limit = longest_row(trainer.model, options)
     found = lengths(trainer.train_dataset)
     fitting = [place for place, length in enumerate(found) if length <= limit]
     known_held_out = len(trainer.eval_dataset or ())
@@ -198,6 +198,11 @@ def fit(
     )
 
 
+def longest_row(model: Any, options: TrainerOptions) -> int:
+    """The longest row, in tokens, that the options and the model's context allow."""
+    return min(options.max_length, context_length(model) or options.max_length)
+
+
 def warn_of_endless(job: Job, loaded: Loaded, completions: Iterable[Sequence[int]]) -> None:
     """Say so when what is trained on never ends a turn: the policy would not learn to stop."""
     stop_ids = set(stop_token_ids(loaded.tokenizer, loaded.model))
@@ -220,11 +225,6 @@ def warn_of_other_rank(job: Job, options: TuningOptions, loaded: Loaded) -> None
             rank=parent.r,
             alpha=parent.lora_alpha,
         )
-
-
-def _limit(model: Any, options: TrainerOptions) -> int:
-    """The longest row, in tokens, that the options and the model's context allow."""
-    return min(options.max_length, context_length(model) or options.max_length)
 
 
 def _warn(

@@ -83,6 +83,11 @@ class Job:
         if self.is_main:
             self.run_dir.write_trained_rows(rows)
 
+    def note_replayed_rows(self, rows: Sequence[int]) -> None:
+        """Leave which general demonstrations are learned from."""
+        if self.is_main:
+            self.run_dir.write_replayed_rows(rows)
+
     def warn(self, template: str, /, **values: object) -> None:
         """Tell people something that does not stop the run."""
         message = Message(template, values)

@@ -5,7 +5,6 @@ python -m training.worker RUN_DIR        # spec.json says method "kto"
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, KTOOptions)
     job.enter_phase("loading")
@@ -46,7 +44,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.enter_phase("evaluating")
     return {
-        **fitted.report(began),
+        **fitted.report(),
         "thumbs": {"liked": liked, "disliked": len(split.train) - liked},
         **answers.answer_held_out(job, options, trainee),
     }

@@ -8,7 +8,6 @@ ends a turn and depend on the run's seed alone, and the reward model reads them 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from statistics import fmean
@@ -145,7 +144,6 @@ def train(
     `trainer_class` is one of TRL's with `OnlineTrainer` mixed in, `arguments` its configuration.
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     job.enter_phase("loading")
     loaded = models.load_tuned(job.spec, Tuning(options.tuning), models.fresh_lora(options))
     fitting.warn_of_other_rank(job, options, loaded)
@@ -172,7 +170,7 @@ def train(
 
     job.enter_phase("evaluating")
     return {
-        **fitted.report(began),
+        **fitted.report(),
         **rewards.answer_held_out(job, options, trainee, rewarder),
     }
 

@@ -11,7 +11,6 @@ be learned from: it measures, beside what the longer response would have won.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import fmean, pstdev
@@ -43,7 +42,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, RewardOptions)
     job.enter_phase("loading")
@@ -65,7 +63,7 @@ def train(job: Job) -> Mapping[str, Any]:
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
     if job.is_main:
         _write_scale(job, ranked)
-    return {**fitted.report(began), "reward_model": ranked}
+    return {**fitted.report(), "reward_model": ranked}
 
 
 class Group(NamedTuple):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from training.loading import stop_token_ids
 from training.methods.trainer_options import TuningOptions
-from training.worker import answers, asking, scoring
-from training.worker.asking import Answers
+from training.worker import answers, scoring
 from training.worker.failures import ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
@@ -49,13 +47,19 @@ class Rewarder:
 
         A completion that ended by itself has a stop token last. Raises `ModelUnusable`.
         """
-        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        scores = self._model.score(rows)
-        if not all(map(math.isfinite, scores)):
-            raise ModelUnusable("The reward model's score of a response is no number.")
+        scores = self.score(prompts, completions)
         ended = [completion[-1] in self._stop_ids for completion in completions]
         penalties = (0.0 if has_ended else self._penalty for has_ended in ended)
         return Rewarded(scores, ended, [s - p for s, p in zip(scores, penalties, strict=True)])
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """What the reward model says, without the penalty. Raises `ModelUnusable`."""
+        scores = self._model.score_completions(prompts, completions)
+        if not all(map(math.isfinite, scores)):
+            raise ModelUnusable("The reward model's score of a response is no number.")
+        return scores
 
 
 def load(job: Job, loaded: Loaded, *, missing_eos_penalty: float) -> Rewarder:
@@ -70,17 +74,4 @@ def answer_held_out(
     job: Job, options: TuningOptions, trainee: Trainee, rewarder: Rewarder
 ) -> dict[str, Any]:
     """Both policies on the run's test prompts, told and scored, for the report."""
-    answered = asking.ask_held_out(job, options, trainee)
-    return {
-        "reward": _mean_scores(rewarder, answered) if answered else None,
-        **answers.tell_answers(job, trainee, answered),
-    }
-
-
-def _mean_scores(rewarder: Rewarder, answered: Answers) -> dict[str, float]:
-    prompts = [request.token_ids for request in answered.requests]
-    sides = {"before": answered.before, "after": answered.after}
-    return {
-        side: fmean(rewarder.reward(prompts, [o.token_ids for o in outputs]).scores)
-        for side, outputs in sides.items()
-    }
+    return answers.score_held_out(job, options, trainee, rewarder.score)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
@@ -28,6 +28,15 @@ SCALE_FILE = "scores.json"
 TOKENS_PER_BATCH = 8192
 
 
+class Score(Protocol):
+    """What a reward model that is in memory says of completions."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        """Standardised scores, one a row, from the token ids. Raises `ModelUnusable`."""
+
+
 class RewardModel(NamedTuple):
     """A trained reward model. `mean` and `sd` are those of its scores on held-out responses."""
 
@@ -39,6 +48,12 @@ class RewardModel(NamedTuple):
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """Standardised scores of rows of token ids, prompt and completion together."""
         return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
+
+    def score_completions(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The same of prompts with their completions."""
+        return self.score([[*p, *c] for p, c in zip(prompts, completions, strict=True)])
 
 
 def load_reward_model(

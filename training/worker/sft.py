@@ -5,7 +5,6 @@ python -m training.worker RUN_DIR        # spec.json says method "sft"
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ from trl import SFTConfig, SFTTrainer
 from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
 from training.methods.trainer_options import ImitationOptions
-from training.worker import answers, data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, general, models
 from training.worker.encoding import Encoded, Encoder
+from training.worker.general import Replay
 from training.worker.job import Job
 from training.worker.start import PullToStart
 
@@ -29,7 +29,6 @@ def train(job: Job) -> Mapping[str, Any]:
 
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, SFTOptions)
     job.enter_phase("loading")
@@ -39,7 +38,7 @@ def train(job: Job) -> Mapping[str, Any]:
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
     taught = teach(job, options, loaded, _lessons(loaded, split))
-    return {**taught.report(began), **answers.answer_held_out(job, options, taught.trainee)}
+    return {**taught.report(), **answers.answer_held_out(job, options, taught.trainee)}
 
 
 class Lessons(NamedTuple):
@@ -49,6 +48,11 @@ class Lessons(NamedTuple):
     held_out: list[Encoded]
     sources: list[list[int]]
 
+    def with_replay(self, replay: Replay) -> Lessons:
+        """The same, with what is replayed among what is to be imitated."""
+        behind: list[list[int]] = [[] for _ in replay.rows]
+        return Lessons([*self.train, *replay.rows], self.held_out, [*self.sources, *behind])
+
 
 class Taught(NamedTuple):
     """A policy that has learned its lessons, and how likely it finds those that it has not seen."""
@@ -57,14 +61,16 @@ class Taught(NamedTuple):
     fitted: fitting.Fitted
     likelihood: evaluate.Likelihood | None
 
-    def report(self, began: float) -> dict[str, Any]:
-        """For the run's result; `began` is when its recipe did, by the monotonic clock."""
+    def report(self) -> dict[str, Any]:
+        """For the run's result."""
         likelihood = self.likelihood._asdict() if self.likelihood else None
-        return {**self.fitted.report(began), "likelihood": likelihood}
+        return {**self.fitted.report(), "likelihood": likelihood}
 
 
 def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
     """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
+    replay = general.draw_replay(job, options, loaded, learned=len(lessons.train))
+    lessons = lessons.with_replay(replay)
     # A run that goes on must find the same start, and a fresh adapter is drawn at random.
     set_seed(job.spec.seed)
     trainer = _build_trainer(job, options, loaded, lessons)
@@ -72,7 +78,9 @@ def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: L
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["labels"])
     if options.l2_to_start:
         trainer.add_callback(PullToStart(trainee.model, options.l2_to_start))
-    counts = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
+    laid_out = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
+    job.note_replayed_rows(replay.numbers)
+    counts = _apart(laid_out, replay)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
     job.enter_phase("evaluating")
@@ -90,6 +98,12 @@ def row_lengths(tokenized: Dataset) -> list[int]:
 
 class QuietSFTTrainer(fitting.WithoutCard, SFTTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer."""
+
+
+def _apart(counts: Mapping[str, int], replay: Replay) -> dict[str, int]:
+    """What is replayed is counted by itself; all of it fits, so none was left out."""
+    replayed = len(replay.rows)
+    return {**counts, "train": counts["train"] - replayed, "replayed": replayed}
 
 
 def _is_learned(row: data.Row, options: SFTOptions) -> bool:

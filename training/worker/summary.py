@@ -7,9 +7,11 @@ import logging
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from training import report_page
+from training.config import GENERAL
 from training.events import EventReader
 from training.rundir import write_whole
 from training.shape import count_parameters
@@ -35,15 +37,20 @@ def summarise(job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment(job: Job) -> dict[str, Any]:
-    with (job.run_dir.path / job.spec.data).open("rb") as file:
-        snapshot = hashlib.file_digest(file, "sha256").hexdigest()
+    general = job.run_dir.path / GENERAL
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in PACKAGES},
         "parameters": count_parameters(job.spec.base_model),
-        "snapshot": snapshot,
+        "snapshot": _sha256(job.run_dir.path / job.spec.data),
+        "general": _sha256(general) if general.exists() else None,
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from training import artefacts
+from training.generation import Output
 from training.messages import Message
 from training.methods import LearnsFrom
 from training.proportions import WinRate, wilson_interval, win_rate
@@ -24,7 +25,7 @@ from training.worker.asking import Answers, responses
 from training.worker.failures import BadData, ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Trainee
-from training.worker.scoring import RewardModel
+from training.worker.scoring import Score
 
 # Standard deviations of the reward model's scores: a difference that people would notice.
 CLEARLY = 1.0
@@ -45,6 +46,13 @@ class Scorer(NamedTuple):
     is_learned_from: bool
 
 
+class Scores(NamedTuple):
+    """A reward model's standardised scores of both policies' answers, row by row."""
+
+    before: Sequence[float]
+    after: Sequence[float]
+
+
 class Regressions(NamedTuple):
     """Share of prompts that the new policy answers clearly worse, with its 95 % Wilson interval.
 
@@ -58,10 +66,13 @@ class Regressions(NamedTuple):
     by: str
 
 
-def measure(job: Job, trainee: Trainee, answers: Answers) -> dict[str, Any]:
+def measure(
+    job: Job, trainee: Trainee, answers: Answers, score: Score | None = None
+) -> dict[str, Any]:
     """For the report: win rates and who scored, or why nobody did; where the new one is worse.
 
-    A reward model that cannot be used costs the run nothing but these figures.
+    `score` is that of the run's reward model where it is in memory; else the model is loaded here.
+    One that cannot be used costs the run nothing but these figures.
     """
     if job.spec.reward_model is None:
         return _unscored(
@@ -72,12 +83,18 @@ def measure(job: Job, trainee: Trainee, answers: Answers) -> dict[str, Any]:
             ),
         )
     try:
-        return _scored(job, trainee, answers, Path(job.spec.reward_model))
+        return _scored(job, trainee, answers, Path(job.spec.reward_model), score)
     except (ModelUnusable, torch.OutOfMemoryError) as error:
         why = Message(
             "No reward model has scored the responses: {error}", {"error": Message.of(error)}
         )
         return _unscored(answers, why)
+
+
+def score_both(score: Score, answers: Answers) -> Scores:
+    """What a reward model says of the answers before and after. Raises `ModelUnusable`."""
+    before, after = (_score(score, answers, outputs) for outputs in (answers.before, answers.after))
+    return Scores(before, after)
 
 
 def won(before: Sequence[float], after: Sequence[float]) -> WinRate:
@@ -88,7 +105,9 @@ def won(before: Sequence[float], after: Sequence[float]) -> WinRate:
     return win_rate(wins, losses, len(pairs) - wins - losses)
 
 
-def _scored(job: Job, trainee: Trainee, answers: Answers, folder: Path) -> dict[str, Any]:
+def _scored(
+    job: Job, trainee: Trainee, answers: Answers, folder: Path, score: Score | None
+) -> dict[str, Any]:
     unseen = _unseen(folder, answers)
     counted = answers if unseen is None else answers.only(unseen)
     if not counted.prompts:
@@ -99,35 +118,42 @@ def _scored(job: Job, trainee: Trainee, answers: Answers, folder: Path) -> dict[
                 "on all the test prompts, or nearly. Import other held-out prompts."
             ),
         )
-    model = scoring.load_reward_model(job.spec.base_model, str(folder), trainee.tokenizer)
-    before, after = (
-        model.score([row.ids for row in counted.rows(outputs)])
-        for outputs in (counted.before, counted.after)
-    )
-    worse = [new < old - CLEARLY for old, new in zip(before, after, strict=True)]
+    score = score or _load(job, trainee, folder)
+    scores = score_both(score, counted)
+    worse = [new < old - CLEARLY for old, new in zip(*scores, strict=True)]
     left_out = None if unseen is None else len(answers.prompts) - len(unseen)
     return {
-        "win_rate": won(before, after)._asdict(),
-        "win_rate_over_base": _won_over_base(job, trainee, counted, model, (before, after)),
+        "win_rate": won(*scores)._asdict(),
+        "win_rate_over_base": _won_over_base(job, trainee, counted, score, scores),
         "scored_by": _scorer(job, folder, left_out)._asdict(),
         "unscored": None,
         "regressions": _regressed(worse, "reward_model")._asdict(),
     }
 
 
+def _load(job: Job, trainee: Trainee, folder: Path) -> Score:
+    model = scoring.load_reward_model(job.spec.base_model, str(folder), trainee.tokenizer)
+    return model.score_completions
+
+
+def _score(score: Score, answers: Answers, outputs: Sequence[Output]) -> Sequence[float]:
+    prompts = [request.token_ids for request in answers.requests]
+    return score(prompts, [output.token_ids for output in outputs])
+
+
 def _won_over_base(
     job: Job,
     trainee: Trainee,
     counted: Answers,
-    model: RewardModel,
-    scores: tuple[Sequence[float], Sequence[float]],
+    score: Score,
+    scores: Scores,
 ) -> dict[str, Any] | None:
     """Of both policies, given their scores; None where the one before is the base model itself."""
     if job.spec.parent_adapter is None:
         return None
     with trainee.base(job.spec.base_model) as base:
         outputs = asking.respond(base, trainee.tokenizer, counted.requests, job.stop)
-    of_base = model.score([row.ids for row in counted.rows(outputs)])
+    of_base = _score(score, counted, outputs)
     before, after = (won(of_base, of_policy) for of_policy in scores)
     return {**after._asdict(), "rate_before": before.rate}
 

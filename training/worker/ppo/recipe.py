@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
+import torch
 from transformers import set_seed
 
 from training.events import EventKind
 from training.methods.ppo import PPOOptions
 from training.tuning import Tuning
-from training.worker import answers, asking, fitting, models, prompts
+from training.worker import answers, fitting, models, prompts
 from training.worker.job import Job
 from training.worker.models import Loaded
 from training.worker.ppo import checkpoints
@@ -49,7 +49,6 @@ def train(job: Job) -> Mapping[str, Any]:
     Of several processes only the first one leaves and returns anything. Raises `WorkerError` for
     what a person can act on, `Cancelled` when asked to stop.
     """
-    began = time.monotonic()
     options = job.spec.options
     assert isinstance(options, PPOOptions)
     job.enter_phase("loading")
@@ -86,7 +85,6 @@ def train(job: Job) -> Mapping[str, Any]:
             "first_step_at": trained.first_step_at,
             "training_s": trained.training_s,
             "rollouts_per_s": trained.iterations * options.rollouts / trained.training_s,
-            "total_s": time.monotonic() - began,
         },
     }
 
@@ -161,22 +159,15 @@ def _iterate(
 
 def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, Any]:
     """Both policies on the test prompts, in people's words and by the reward model."""
-    answered = asking.ask_held_out(job, options, shared.trainee)
-    told = answers.tell_answers(job, shared.trainee, answered)
-    if answered is None:
-        return {"reward": None, **told}
-    prompts = [request.token_ids for request in answered.requests]
-    before = _mean_score(shared, prompts, [o.token_ids for o in answered.before], options)
-    after = _mean_score(shared, prompts, [o.token_ids for o in answered.after], options)
-    return {"reward": {"before": before, "after": after}, **told}
 
+    def score(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        tokens = Tokens.padded(prompts, completions, shared.device)
+        scores = torch.zeros(len(prompts))
+        for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
+            scores[rows] = shared.rewards(tokens.rows(rows)).cpu()
+        found: list[float] = scores.tolist()
+        return found
 
-def _mean_score(
-    shared: SharedBase,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    options: PPOOptions,
-) -> float:
-    tokens = Tokens.padded(prompts, completions, shared.device)
-    batches = tokens.batches(range(len(prompts)), options.micro_batch_size)
-    return fmean(s for rows in batches for s in shared.rewards(tokens.rows(rows)).tolist())
+    return answers.score_held_out(job, options, shared.trainee, score)

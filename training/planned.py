@@ -1,0 +1,213 @@
+"""A run that has not begun, taken apart into passes of a model over tokens, and into memory.
+
+What every method has in common stands here: both policies answer test prompts and are measured. How
+a method learns is told by `planned_rows` and `planned_online`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from training.costs import MB, Costs
+from training.general import HELD_OUT_SHARE
+from training.machine import Machine
+from training.methods.process_options import ProcessOptions
+from training.methods.trainer_options import TuningOptions
+from training.shape import ModelShape
+
+# A trainer with its libraries imported and nothing loaded; a GPU's memory holds none of that.
+PROCESS_MB: Mapping[str, float] = {"cpu": 500.0, "mps": 500.0, "cuda": 0.0}
+# Rows of like length share a batch, so little is padding.
+PADDING = 1.08
+# Logits of `evaluate.token_log_probs`: themselves, in float32, and their exponentials.
+SCORED_TOKENS, SCORED_COPIES = 4096, 3
+GENERATION_ROWS = 64
+
+
+class Lengths(NamedTuple):
+    """Tokens of a sequence, prompt and completion together, and of the completion alone."""
+
+    mean: float
+    longest: int
+    completion_mean: float
+    completion_longest: int
+
+
+class Rows(NamedTuple):
+    """The rows that a run would be given, held-out ones among them, and what is general."""
+
+    number: int
+    lengths: Lengths
+    general: int = 0
+
+    @property
+    def general_held_out(self) -> int:
+        """Demonstrations that the run would be measured on."""
+        return round(self.general * HELD_OUT_SHARE)
+
+
+class Pass(NamedTuple):
+    """So many tokens through a model, in so many batches; with a gradient there and back."""
+
+    tokens: float
+    batches: float
+    has_gradient: bool = False
+    has_head: bool = True
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where a run's memory goes at its peak, in MiB.
+
+    `trained` is what learns, with gradients and optimiser state; `step` what a training step holds
+    (activations and logits), `evaluation` what answering and measuring hold (generation cache,
+    logits). The latter two are not held at once.
+    """
+
+    process: float
+    weights: float
+    reference: float
+    trained: float
+    step: float
+    evaluation: float
+    reward_model: float = 0.0
+
+    @property
+    def peak_mb(self) -> float:
+        """Of the trainer's process on a CPU, of what it takes from the GPU on one."""
+        models = self.weights + self.reference + self.reward_model
+        return self.process + models + self.trained + max(self.step, self.evaluation)
+
+
+@dataclass(frozen=True)
+class PlannedRun(ABC):
+    """A run with these options, on these rows, of a model of this shape, on this machine."""
+
+    options: TuningOptions
+    rows: Rows
+    shape: ModelShape
+    machine: Machine
+
+    @abstractmethod
+    def learning(self) -> Iterator[Pass]:
+        """What goes through models while training, in all processes together."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """As people see them counted."""
+
+    @property
+    def processes(self) -> int:
+        """That share the training; one of them measures the result."""
+        return self.options.processes if isinstance(self.options, ProcessOptions) else 1
+
+    @property
+    def updates(self) -> int:
+        """Steps of an optimiser."""
+        return self.steps
+
+    @property
+    def rows_prepared(self) -> int:
+        """Sequences that are tokenised before the first step."""
+        return self.rows.number
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """Mean tokens of a sequence as the model reads it."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens of the longest sequence that it reads."""
+
+    @abstractmethod
+    def step_bytes(self) -> float:
+        """What a training step holds."""
+
+    def held_bytes(self) -> float:
+        """What learns, with its gradients and its optimiser's state."""
+        return self.costs.trained_bytes()
+
+    def reward_model_bytes(self) -> float:
+        """A reward model beside the policy."""
+        return 0.0
+
+    def evaluation_bytes(self) -> float:
+        """Scoring text, or answering test prompts, whichever is more."""
+        scored = self.costs.logits(min(self.scored_tokens, SCORED_TOKENS), SCORED_COPIES)
+        return max(scored, self.generation_bytes(self.answers, self.sample_tokens))
+
+    @property
+    def scored_tokens(self) -> float:
+        """Tokens of the text that both policies are measured on."""
+        return max(self.answers, self.rows.general_held_out) * self.length
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Of the policy's passes."""
+        return Costs(self.options, self.shape, self.machine, self.length, self.longest)
+
+    @cached_property
+    def headless_costs(self) -> Costs:
+        """Of passes that end in a number."""
+        return replace(self.costs, has_head=False)
+
+    def memory(self) -> Memory:
+        """Where the run's memory goes."""
+        return Memory(
+            process=PROCESS_MB[self.machine.device.kind],
+            weights=self.costs.base_bytes() / MB,
+            reference=self.costs.reference_bytes() / MB,
+            trained=self.held_bytes() / MB,
+            step=self.step_bytes() / MB,
+            evaluation=self.evaluation_bytes() / MB,
+            reward_model=self.reward_model_bytes() / MB,
+        )
+
+    @property
+    def answers(self) -> int:
+        """Test prompts that each policy answers."""
+        return self.options.eval_generations
+
+    @property
+    def sample_tokens(self) -> int:
+        """Of the longest answer to a test prompt."""
+        return min(self.options.sample_tokens, self.rows.lengths.completion_longest)
+
+    @property
+    def prompt_mean(self) -> float:
+        """Mean tokens of a prompt."""
+        return max(self.rows.lengths.mean - self.rows.lengths.completion_mean, 1.0)
+
+    @property
+    def prompt_longest(self) -> int:
+        """Tokens of the longest prompt, or about that."""
+        return max(self.rows.lengths.longest - self.rows.lengths.completion_longest, 0)
+
+    def measuring(self) -> Iterator[Pass]:
+        """Both policies answer, and both score the answers and what they should keep knowing."""
+        if not self.answers:
+            return
+        for _ in range(2):
+            yield from self.drawing(self.answers, self.sample_tokens)
+        kept = self.rows.general_held_out or self.answers
+        tokens = 2 * (self.answers + kept) * self.length
+        yield Pass(tokens, tokens / SCORED_TOKENS)
+
+    def drawing(self, responses: int, longest: int, times: int = 1) -> Iterator[Pass]:
+        """So many responses, `times` over; a batch's rows draw at once until the last has ended."""
+        batches = times * math.ceil(responses / GENERATION_ROWS)
+        yield Pass(times * responses * self.prompt_mean, batches)
+        yield Pass(times * responses * longest, batches * longest)
+
+    def generation_bytes(self, responses: int, longest: int) -> float:
+        """What drawing so many responses holds."""
+        rows = min(responses, GENERATION_ROWS)
+        return self.costs.generation(rows, self.prompt_longest + longest)

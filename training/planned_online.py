@@ -1,0 +1,227 @@
+"""Runs that answer prompts and learn from a reward model's scores, as they would go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Self
+
+from training.methods.best_of_n import BestOfNOptions
+from training.methods.grpo import GRPOOptions
+from training.methods.online_options import OnlineOptions
+from training.methods.ppo import PPOOptions
+from training.planned import GENERATION_ROWS, PADDING, Lengths, Pass, PlannedRun, Rows
+from training.planned_rows import READINGS, PlannedRows
+
+# Logits of `SharedBase`: themselves in float32, their logarithms, exponentials and products with
+# those; and in a training step themselves, their exponentials and their gradient.
+OBSERVED_COPIES, LEARNED_COPIES = 4, 3
+WEIGHT_BYTES = 4  # of an adapter that is only asked
+
+
+class New(NamedTuple):
+    """Tokens of a response within a limit: on average, and of the longest."""
+
+    mean: float
+    longest: int
+
+    @classmethod
+    def of(cls, rows: Rows, limit: int) -> Self:
+        """Of rows whose completions are what the policy writes without one."""
+        lengths = rows.lengths
+        return cls(min(lengths.completion_mean, limit), min(lengths.completion_longest, limit))
+
+
+@dataclass(frozen=True)
+class PlannedPPO(PlannedRun):
+    """PPO over one base: policy, reference, reward model and value function are adapters of it."""
+
+    options: PPOOptions
+
+    @property
+    def steps(self) -> int:
+        return self.options.iterations
+
+    @property
+    def updates(self) -> int:
+        minibatches = math.ceil(self.options.rollouts / self.options.minibatch_size)
+        return 2 * self.options.ppo_epochs * minibatches * self.options.iterations
+
+    @property
+    def length(self) -> float:
+        return (self.prompt_mean + self._new.mean) * PADDING
+
+    @property
+    def longest(self) -> int:
+        return self.prompt_longest + self._new.longest
+
+    def learning(self) -> Iterator[Pass]:
+        options = self.options
+        yield from self.drawing(options.rollouts, self._new.longest, times=options.iterations)
+        for has_head in (True, False):  # policy and reference; values and scores
+            tokens = 2 * self._drawn * self.length
+            yield Pass(tokens, 2 * self._batches, has_head=has_head)
+        for has_head in (True, False):  # policy; values
+            tokens = options.ppo_epochs * self._drawn * self.length
+            batches = options.ppo_epochs * self._batches
+            yield Pass(tokens, batches, has_gradient=True, has_head=has_head)
+
+    def measuring(self) -> Iterator[Pass]:
+        yield from super().measuring()
+        scored = 2 * self.answers
+        yield Pass(scored * self.length, self._micro_batches(scored), has_head=False)
+
+    def step_bytes(self) -> float:
+        options, costs = self.options, self.costs
+        rows = min(options.micro_batch_size, options.minibatch_size)
+        written = rows * (self._new.longest + 1)
+        learning = costs.activations(rows * self.longest) + costs.logits(written, LEARNED_COPIES)
+        observing = costs.logits(written, OBSERVED_COPIES)
+        drawing = self.generation_bytes(options.rollouts, self._new.longest)
+        return held_in_turn(self, drawing, max(learning, observing))
+
+    def held_bytes(self) -> float:
+        """The policy's adapter and the value function's."""
+        return 2 * self.costs.trained_bytes()
+
+    def reward_model_bytes(self) -> float:
+        return WEIGHT_BYTES * self.costs.adapter
+
+    @cached_property
+    def _new(self) -> New:
+        return New.of(self.rows, self.options.max_new_tokens)
+
+    @property
+    def _drawn(self) -> int:
+        return self.options.iterations * self.options.rollouts
+
+    @property
+    def _batches(self) -> int:
+        """Of a pass over all that is drawn."""
+        return self.options.iterations * self._micro_batches(self.options.rollouts)
+
+    def _micro_batches(self, rows: int) -> int:
+        return math.ceil(rows / self.options.micro_batch_size)
+
+
+@dataclass(frozen=True)
+class PlannedGroups(PlannedRun):
+    """RLOO or GRPO, beside a reward model of its own."""
+
+    options: OnlineOptions
+
+    @property
+    def steps(self) -> int:
+        return self.options.iterations * self.options.inner_epochs
+
+    @property
+    def length(self) -> float:
+        """TRL pads all prompts of an iteration alike, and all responses."""
+        return self.longest
+
+    @property
+    def longest(self) -> int:
+        return self.prompt_longest + self._new.longest
+
+    def learning(self) -> Iterator[Pass]:
+        options = self.options
+        drawn = options.iterations * options.responses
+        batches = drawn // options.batch_size
+        yield from self.drawing(options.responses, self._new.longest, times=options.iterations)
+        scored = drawn * (self.prompt_mean + self._new.mean) * PADDING
+        yield Pass(scored, options.iterations, has_head=False)
+        looks = self._looks
+        yield Pass(looks * drawn * self.length, looks * batches)
+        learned = options.inner_epochs * drawn * self.length
+        yield Pass(learned, options.inner_epochs * batches, has_gradient=True)
+
+    def step_bytes(self) -> float:
+        options = self.options
+        tokens = options.batch_size * self.longest
+        learning = self.costs.activations(tokens) + self.costs.head_tiles(tokens)
+        drawing = self.generation_bytes(options.responses, self._new.longest)
+        return held_in_turn(self, drawing, learning)
+
+    def reward_model_bytes(self) -> float:
+        return reward_model_bytes(self)
+
+    @property
+    def _looks(self) -> int:
+        """Passes without a gradient: the reference, and the policy that drew the responses.
+
+        TRL's GRPO knows the latter from the first inner epoch where there is no other.
+        """
+        is_asked = not isinstance(self.options, GRPOOptions) or self.options.inner_epochs > 1
+        return int(self.options.beta > 0) + int(is_asked)
+
+    @cached_property
+    def _new(self) -> New:
+        return New.of(self.rows, self.options.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class PlannedBestOfN(PlannedRun):
+    """Responses drawn and scored once, beside a reward model, and fine-tuning on the best."""
+
+    options: BestOfNOptions
+
+    @property
+    def steps(self) -> int:
+        return self._teaching.steps
+
+    @property
+    def length(self) -> float:
+        return self._teaching.length
+
+    @property
+    def longest(self) -> int:
+        return self._teaching.longest
+
+    def learning(self) -> Iterator[Pass]:
+        options = self.options
+        at_once = max(1, GENERATION_ROWS // options.n)
+        prompts = min(options.prompts, self.rows.number)
+        times = math.ceil(prompts / at_once)
+        yield from self.drawing(at_once * options.n, self._new.longest, times=times)
+        yield Pass(prompts * options.n * self.length, times, has_head=False)
+        yield from self._teaching.learning()
+
+    def step_bytes(self) -> float:
+        drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
+        return held_in_turn(self, drawing, self._teaching.step_bytes())
+
+    def evaluation_bytes(self) -> float:
+        return self._teaching.evaluation_bytes()
+
+    def reward_model_bytes(self) -> float:
+        return reward_model_bytes(self)
+
+    @cached_property
+    def _teaching(self) -> PlannedRows:
+        """What is kept, as rows to imitate."""
+        kept = round(self.options.keep * min(self.options.prompts, self.rows.number))
+        prompts = self.rows.lengths
+        lengths = Lengths(
+            mean=self.prompt_mean + self._new.mean,
+            longest=prompts.longest - prompts.completion_longest + self._new.longest,
+            completion_mean=self._new.mean,
+            completion_longest=self._new.longest,
+        )
+        rows = Rows(kept, lengths, self.rows.general)
+        return PlannedRows(self.options, rows, self.shape, self.machine, READINGS["sft"])
+
+    @cached_property
+    def _new(self) -> New:
+        return New.of(self.rows, self.options.max_new_tokens)
+
+
+def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
+    """What both hold, one after the other: a heap keeps what many small blocks have taken."""
+    return max(drawing, learning) if run.costs.is_on_gpu else drawing + learning
+
+
+def reward_model_bytes(run: PlannedRun) -> float:
+    """Of a second base with an adapter, both held and neither of them trained."""
+    return run.costs.number_bytes * run.shape.parameters + WEIGHT_BYTES * run.costs.adapter
