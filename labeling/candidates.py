@@ -41,7 +41,7 @@ DEFAULT_SAMPLING = SamplingParams(temperature=1.0, top_p=0.95)
 BUFFER = 24
 PROMPTS_PER_BATCH = 8
 EVALUATIONS_PER_BATCH = 2
-EVALUATIONS_PER_PROMOTION = 60
+EVALUATIONS_PER_OPPONENT = 60
 RESAMPLES = 3
 
 
@@ -384,11 +384,17 @@ class Candidates:
         return version
 
     def _plan_evaluations(self, live: Promotion) -> list[Plan]:
-        previous = self._meet(live, Rival.PREVIOUS)
-        if isinstance(previous, WhyNot):
+        """With the policy before or the base, whichever the live one has met less often."""
+        met = [self._meet(live, rival) for rival in Rival]
+        made = {
+            version: comparisons.count_between(self._store, live.version, version)
+            for version in met
+            if not isinstance(version, WhyNot)
+        }
+        if not made:
             return []
-        made = comparisons.count_between(self._store, live.version, previous)
-        wanted = min(EVALUATIONS_PER_BATCH, EVALUATIONS_PER_PROMOTION - made)
+        opponent = min(made, key=lambda version: made[version])
+        wanted = min(EVALUATIONS_PER_BATCH, EVALUATIONS_PER_OPPONENT - made[opponent])
         if wanted <= 0:
             return []
         asked = prompts.least_compared(
@@ -399,7 +405,7 @@ class Candidates:
             seed=self._rng.randrange(2**31),
             besides=self._passed_over | self._too_long,
         )
-        return [Plan(p, Purpose.EVALUATE, versions=(live.version, previous)) for p in asked]
+        return [Plan(p, Purpose.EVALUATE, versions=(live.version, opponent)) for p in asked]
 
     def _write(self, plans: Sequence[Plan]) -> list[_Draft]:
         """Every plan's responses, as far as they could be had in `RESAMPLES` rounds."""

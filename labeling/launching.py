@@ -10,13 +10,15 @@ from typing import Any
 
 from labeling.access import Actor, require_lead
 from labeling.cautions import Caution, Severity
+from labeling.duels import Duel, duels_of_all
 from labeling.outlook import Outlook, Outlooks
+from labeling.reward_models import folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
 from store.general import Origins
 from store.preferences import PreferenceCounts
-from store.records import Policy, Run, RunEvent, RunState, Snapshot
+from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training.estimate import Estimate
 from training.general import brought_along
@@ -40,19 +42,17 @@ class Start(StrEnum):
     BASE = "base"
 
 
-def made_reward_model(run: Run) -> bool:
-    """Whether a run left a reward model."""
-    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
-    return is_one and run.state is RunState.SUCCEEDED
-
-
 @dataclass(frozen=True)
 class RunView:
-    """A run with all that a page shows of it. `policy` is what it produced, if it did."""
+    """A run with all that a page shows of it. `policy` is what it produced, if it did.
+
+    `duels` are what people said of that against the policy before it and against the base.
+    """
 
     run: Run
     events: list[RunEvent]
     policy: Policy | None
+    duels: tuple[Duel, ...] = ()
 
 
 class Launching:
@@ -133,6 +133,7 @@ class Launching:
     ) -> Run:
         """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
+        A method that learns from none has its result scored by the most reliable one there is.
         `start` is a `Start` or the name of a policy version. Raises `BadInput` for no data, options
         out of bounds or a tuning that does not go on from there, `Conflict` while another run is
         active, `PolicyUnavailable` before there is a policy to start from.
@@ -141,7 +142,7 @@ class Launching:
         chosen = _method(method)
         parent = self._parent(start)
         _check_tuning(options.get("tuning"), parent, chosen)
-        judge = self._reward_run(reward_run) if chosen.needs_reward_model else None
+        scorer = self._scorer(chosen, reward_run)
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
@@ -152,8 +153,8 @@ class Launching:
             snapshot,
             parent,
             general=self._freeze_general(actor, chosen, parent, snapshot),
-            reward_model=str(judge.adapter) if judge else None,
-            watch_model=str(judge.watch_adapter) if judge and judge.watch_adapter else None,
+            reward_model=str(folder_of(scorer)) if scorer else None,
+            watch_model=_watch_model(scorer) if scorer and chosen.needs_reward_model else None,
         )
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -203,7 +204,8 @@ class Launching:
         if not found:
             return None
         run = runs.get(self._store, run_id) if run_id else found[0]
-        return RunView(run, runs.events(self._store, run.id), policies.of_run(self._store, run.id))
+        policy = policies.of_run(self._store, run.id)
+        return RunView(run, runs.events(self._store, run.id), policy, self._duels(policy))
 
     def _misfit(self, method: Method, options: Mapping[str, Any], start: str) -> list[Caution]:
         """What a launch with this tuning and this start would be refused for."""
@@ -254,7 +256,15 @@ class Launching:
             return policies.base_of(self._store, policy.base_model) or policy
         return policies.get(self._store, start)
 
-    def _reward_run(self, run_id: str | None) -> RunDir:
+    def _scorer(self, method: Method, run_id: str | None) -> Run | None:
+        """The run that made the reward model to learn from, or else the one that scores."""
+        if method.makes is Product.REWARD_MODEL:
+            return None
+        if method.needs_reward_model:
+            return self._chosen_reward_run(run_id)
+        return most_reliable(runs.list_all(self._store), self._runs.base_model)
+
+    def _chosen_reward_run(self, run_id: str | None) -> Run:
         if not run_id:
             raise BadInput(
                 "This method learns from a reward model. Train one first, or choose one."
@@ -262,7 +272,22 @@ class Launching:
         run = runs.get(self._store, run_id)
         if not made_reward_model(run):
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
-        return RunDir(Path(run.folder))
+        return run
+
+    def _duels(self, policy: Policy | None) -> tuple[Duel, ...]:
+        """Of a policy against its parent and its base, once it has met them."""
+        if policy is None:
+            return ()
+        base = policies.base_of(self._store, policy.base_model)
+        met = {policy.parent_version, base.version if base else None}
+        duels = duels_of_all(self._store).get(policy.version, ())
+        return tuple(duel for duel in duels if duel.opponent in met)
+
+
+def _watch_model(reward_run: Run) -> str | None:
+    """The folder of the second model that a reward run left, if it did."""
+    found = RunDir(Path(reward_run.folder)).watch_adapter
+    return str(found) if found else None
 
 
 def _method(name: str) -> Method:

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from labeling.access import Actor, require_lead
 from labeling.assignment import Assignment
 from labeling.candidates import Candidates
-from store import comparisons, policies
+from labeling.duels import Duel, duels_of_all
+from store import policies
 from store.db import Store
 from store.errors import BadInput, Conflict
 from store.records import Policy, Promotion, PromotionKind
 from training.policy import AdapterFolder
 from training.policy_host import PolicyHost, PromotionReport
-from training.proportions import WinRate, win_rate
-
-
-class Duel(NamedTuple):
-    """Blind verdicts against one opponent; `waiting` comparisons nobody has judged yet."""
-
-    opponent: str
-    won: WinRate
-    waiting: int
 
 
 @dataclass(frozen=True)
@@ -56,15 +46,12 @@ class Promoting:
         """Every version, newest first."""
         require_lead(actor, "see policy versions")
         live = policies.live(self._store)
-        duels: dict[str, list[Duel]] = defaultdict(list)
-        for told in comparisons.heads_to_heads(self._store):
-            won = win_rate(told.wins, told.losses, told.draws)
-            duels[told.version].append(Duel(told.other, won, told.waiting))
+        duels = duels_of_all(self._store)
         return [
             VersionRow(
                 policy,
                 is_live=live is not None and live.version == policy.version,
-                duels=tuple(duels[policy.version]),
+                duels=duels.get(policy.version, ()),
             )
             for policy in policies.list_all(self._store)
         ]

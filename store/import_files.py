@@ -30,7 +30,10 @@ _BOM = "\ufeff".encode()
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACE = re.compile(r"[\s,]*")
 _DAMAGE = (EOFError, OSError, zlib.error)
-_STRUCTURED = {"messages", "conversations", "prompt", "chosen", "rejected", "completion"}
+_STRUCTURED = {
+    *("messages", "conversations", "prompt", "chosen", "rejected", "completion"),
+    "checks",
+}
 
 Found = SourceRow | BadRow
 
@@ -303,7 +306,7 @@ def _after_space(buffer: str) -> int:
 
 
 def _cell(name: str, cell: str) -> Any:
-    """Messages are kept as JSON in a CSV cell; everything else is text."""
+    """Messages and checks are kept as JSON in a CSV cell; everything else is text."""
     if name not in _STRUCTURED or not cell.startswith(("[{", "{")):
         return cell
     try:

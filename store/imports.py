@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from store import (
     annotators,
+    checks,
     comparisons,
     completions,
     general,
@@ -25,9 +26,11 @@ from store import (
     prompts,
     rows,
 )
+from store.checks import Checks
 from store.db import Cursor, Store
 from store.errors import BadInput, BadRow
 from store.formats import registry
+from store.formats.checks import checks_of
 from store.formats.item import (
     Format,
     Holds,
@@ -48,6 +51,7 @@ from store.records import (
     Prompt,
     Purpose,
     RatingScale,
+    Split,
     Verdict,
 )
 
@@ -92,7 +96,8 @@ class ImportReport:
     A row is known when all of it was in the store already. `refusals` are the first thousand.
     `preferences_added` are pairs that came with judgments, ties included; `pairs_added` are pairs
     to be judged here; `thumbs_added` are single responses that came with a thumb; `general_added`
-    are general demonstrations.
+    are general demonstrations; `checks_added` are prompts that came with checks which they did not
+    have.
     """
 
     import_id: str
@@ -108,6 +113,7 @@ class ImportReport:
     judgments_added: int
     general_added: int
     was_cancelled: bool
+    checks_added: int = 0
 
 
 class ImportRecord(NamedTuple):
@@ -132,6 +138,7 @@ class _Added(NamedTuple):
     thumbs: int = 0
     judgments: int = 0
     general: int = 0
+    checks: int = 0
 
     def plus(self, other: _Added) -> _Added:
         return _Added(*(a + b for a, b in zip(self, other, strict=True)))
@@ -142,6 +149,7 @@ class _Entry:
     """The records that one row becomes."""
 
     prompts: list[Prompt] = field(default_factory=list)
+    checks: dict[str, Checks] = field(default_factory=dict)  # by prompt id
     completions: list[Completion] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     judgments: list[Judgment] = field(default_factory=list)
@@ -262,6 +270,7 @@ class _Importing:
             judgments_added=self._added.judgments,
             general_added=self._added.general,
             was_cancelled=was_cancelled,
+            checks_added=self._added.checks,
         )
 
     def _entry(self, row: Found) -> _Entry | None:
@@ -292,7 +301,7 @@ class _Importing:
         before, refused, plan = self._added, self._refused, self._plan
 
         def change(cursor: Cursor) -> _Added:
-            total = before.plus(_insert(cursor, batch, now=plan.now))
+            total = before.plus(_insert(cursor, batch, plan))
             cursor.execute(
                 "UPDATE imports SET accepted = ?, known = ?, refused = ? WHERE id = ?",
                 [total.accepted, total.known, refused, plan.import_id],
@@ -378,6 +387,7 @@ def _record(store: Store, plan: _Plan, *, name: str, created_by: str) -> None:
 
 def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
     entry = _Entry()
+    asked_for = checks_of(row)
     for item in items:
         if plan.use is Use.GENERAL:
             entry.general.append(_general(plan, row, item))
@@ -386,8 +396,10 @@ def _entry(plan: _Plan, row: SourceRow, items: Sequence[Item]) -> _Entry:
             continue
         if plan.use is Use.THUMBS and item.thumb is None:
             raise row.refuse("", "holds no response; import it with {use!r}", use=Use.PROMPTS.value)
-        prompt = _prompt(plan, item)
+        prompt = _prompt(plan, item, is_test=bool(asked_for))
         entry.prompts.append(prompt)
+        if asked_for:
+            entry.checks[prompt.id] = asked_for
         if plan.use is Use.THUMBS and item.thumb is not None:
             _add_thumb(plan, entry, prompt, item.thumb)
         if item.responses is not None and plan.use is not Use.PROMPTS:
@@ -404,12 +416,14 @@ def _general(plan: _Plan, row: SourceRow, item: Item) -> GeneralDemonstration:
     return GeneralDemonstration(id, item.messages, item.thumb.text, plan.import_id)
 
 
-def _prompt(plan: _Plan, item: Item) -> Prompt:
+def _prompt(plan: _Plan, item: Item, *, is_test: bool) -> Prompt:
+    """A prompt with checks is there to test policies, unless the file says otherwise."""
+    usual = Split.HELD_OUT if is_test else prompts.split_of(item.messages, plan.held_out_share)
     asked = "\n".join(m["content"] for m in item.messages if m["role"] == "user")
     return prompts.make(
         item.messages,
         language=item.language or languages.detect(asked),
-        split=item.split or prompts.split_of(item.messages, plan.held_out_share),
+        split=item.split or usual,
         source=plan.import_id,
     )
 
@@ -515,8 +529,9 @@ def _judgment(
     )
 
 
-def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added:
+def _insert(cursor: Cursor, batch: Sequence[_Entry], plan: _Plan) -> _Added:
     """Add what is new of a batch, within a change."""
+    now = plan.now
     known_prompts = _known(cursor, "prompts", [p.id for e in batch for p in e.prompts])
     known_texts = _known(cursor, "completions", [c.id for e in batch for c in e.completions])
     known_pairs = _known(cursor, "comparisons", [c.id for e in batch for c in e.comparisons])
@@ -524,24 +539,29 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added
     known_general = _known(
         cursor, "general_demonstrations", [g.id for e in batch for g in e.general]
     )
+    known_checks = checks.known(cursor, [id for e in batch for id in e.checks])
     prompts_new: dict[str, Prompt] = {}
+    checks_new: dict[str, Checks] = {}
     texts_new: dict[str, Completion] = {}
     pairs_new: dict[str, Comparison] = {}
     said_new: dict[str, Judgment] = {}
     general_new: dict[str, GeneralDemonstration] = {}
+    counted: Sequence[Sized] = (prompts_new, checks_new, pairs_new, said_new, general_new)
     sources: set[str] = set()
     accepted = 0
     for entry in batch:
-        size = len(prompts_new) + len(pairs_new) + len(said_new) + len(general_new)
+        size = sum(map(len, counted))
         prompts_new |= {p.id: p for p in entry.prompts if p.id not in known_prompts}
+        checks_new |= {id: cs for id, cs in entry.checks.items() if cs != known_checks.get(id)}
         texts_new |= {c.id: c for c in entry.completions if c.id not in known_texts}
         pairs_new |= {c.id: c for c in entry.comparisons if c.id not in known_pairs}
         said_new |= {j.id: j for j in entry.judgments if j.id not in known_said}
         general_new |= {g.id: g for g in entry.general if g.id not in known_general}
         sources |= entry.sources
-        accepted += len(prompts_new) + len(pairs_new) + len(said_new) + len(general_new) > size
+        accepted += sum(map(len, counted)) > size
     annotators.insert_sources(cursor, sources, now=now)
     prompts.insert(cursor, list(prompts_new.values()), now=now)
+    checks.insert(cursor, checks_new, source=plan.import_id, now=now)
     completions.insert(cursor, list(texts_new.values()))
     comparisons.insert(cursor, list(pairs_new.values()), now=now)
     judgments.insert_imported(cursor, list(said_new.values()))
@@ -558,6 +578,7 @@ def _insert(cursor: Cursor, batch: Sequence[_Entry], *, now: datetime) -> _Added
         thumbs=thumbs,
         judgments=len(said_new),
         general=len(general_new),
+        checks=len(checks_new),
     )
 
 

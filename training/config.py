@@ -23,11 +23,11 @@ class RunSpec:
     """All that a trainer is told; `spec.json` of a run directory.
 
     `base_model`, `parent_adapter` and `reward_model` are folders on this machine; `parent_adapter`
-    is None when the parent is the base model itself. A `reward_model` judges the result where the
-    method does not learn from it; a `watch_model` is another one, trained on none of its judgments,
-    that only looks on. `data` (a snapshot in the columns of what the method learns from) and
-    `eval_prompts` are relative to the run directory, which may hold general demonstrations as well,
-    at `GENERAL`. `threads` are torch threads.
+    is None when the parent is the base model itself. A `reward_model` scores the result, also where
+    the method does not learn from it; a `watch_model` is another one, trained on none of its
+    judgments, that only looks on. `data` (a snapshot in the columns of what the method learns from)
+    and `eval_prompts` are relative to the run directory, which may hold general demonstrations as
+    well, at `GENERAL`. `threads` are torch threads.
     """
 
     run_id: str

@@ -6,11 +6,12 @@ One list serves the page that shows a run and the report that it leaves. Pure fu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from training.messages import Message
+from training.proportions import wilson_interval
 
 _LN_2 = math.log(2)
 
@@ -43,6 +44,45 @@ def measurements(report: Mapping[str, Any]) -> list[Measurement]:
         if report.get(name):
             found += read(report[name])
     return found
+
+
+def notes(report: Mapping[str, Any]) -> list[Message]:
+    """What one has to know of the figures: who has scored the responses, or why nobody has."""
+    if unscored := report.get("unscored"):
+        return [Message.from_json(unscored)]
+    scorer = report.get("scored_by")
+    return list(_on_scorer(scorer)) if scorer else []
+
+
+def _on_scorer(scorer: Mapping[str, Any]) -> Iterator[Message]:
+    run, accuracy, pairs = scorer["run_id"], scorer["accuracy"], scorer["pairs"]
+    if pairs:
+        low, high = wilson_interval(accuracy * pairs, pairs)
+        yield Message(
+            "Wins are by the reward model of {run}, not by people. It ranked {share:.0%} of {n} "
+            "held-out pairs as people did (95 % interval {low:.0%} to {high:.0%}); a coin gets "
+            "50 %.",
+            {"run": run, "share": accuracy, "n": int(pairs), "low": low, "high": high},
+        )
+    else:
+        yield Message(
+            "Wins are by the reward model of {run}, not by people. How well it ranks what people "
+            "judge was not measured.",
+            {"run": run},
+        )
+    if scorer["is_learned_from"]:
+        yield Message(
+            "The policy has learned from the same reward model's scores, so its wins say more of "
+            "that model than of what people like."
+        )
+    if scorer["left_out"]:
+        yield Message(
+            "Of the test prompts {n} did not count: the reward model was trained on them, or "
+            "nearly.",
+            {"n": int(scorer["left_out"])},
+        )
+    elif scorer["left_out"] is None:
+        yield Message("Whether the reward model was trained on test prompts is not known.")
 
 
 def _of_pairs(pairs: Mapping[str, Any]) -> list[Measurement]:
@@ -99,10 +139,18 @@ def _of_best_of_n(curve: Sequence[Mapping[str, float]]) -> list[Measurement]:
 
 
 def _of_win_rate(won: Mapping[str, Any]) -> list[Measurement]:
-    label = Message("Wins over the policy before, by the reward model (prompts: {n})")
-    interval = won["low"], won["high"]
-    named = label._replace(values={"n": int(won["n"])})
-    return [Measurement(named, 0.5, won["rate"], Unit.SHARE, *interval)]
+    named = Message(
+        "Wins over the policy before, by the reward model (prompts: {n})", {"n": int(won["n"])}
+    )
+    return [Measurement(named, 0.5, won["rate"], Unit.SHARE, won["low"], won["high"])]
+
+
+def _of_win_rate_over_base(won: Mapping[str, Any]) -> list[Measurement]:
+    named = Message(
+        "Wins over the base model, by the reward model (prompts: {n})", {"n": int(won["n"])}
+    )
+    before = won["rate_before"]
+    return [Measurement(named, before, won["rate"], Unit.SHARE, won["low"], won["high"])]
 
 
 def _of_regressions(worse: Mapping[str, Any]) -> list[Measurement]:
@@ -159,6 +207,7 @@ _READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "reward_model": _of_reward_model,
     "watch_model": _of_watch_model,
     "win_rate": _of_win_rate,
+    "win_rate_over_base": _of_win_rate_over_base,
     "reward": _of_reward,
     "best_of_n": _of_best_of_n,
     "regressions": _of_regressions,

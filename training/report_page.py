@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, tostring
 from training.artefacts import Change
 from training.config import RunSpec
 from training.events import Event, EventKind, series
-from training.measurements import Measurement, Unit, measurements
+from training.measurements import Measurement, Unit, measurements, notes
 from training.methods import method_named
 from training.overoptimization import Look, looks
 from training.verdicts import Verdict
@@ -187,7 +187,8 @@ def _measured(report: Mapping[str, Any]) -> list[Element]:
         "better, only the blind comparison after a promotion can tell.",
         class_="quiet",
     )
-    return [note, _table(("", "Before", "After"), rows)] if rows else []
+    scored = [el("p", str(told), class_="quiet") for told in notes(report)]
+    return [note, _table(("", "Before", "After"), rows), *scored] if rows else []
 
 
 def _artefacts(report: Mapping[str, Any]) -> list[Element]:

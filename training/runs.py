@@ -24,7 +24,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from store import policies, runs, snapshots
+from store import checks, policies, runs, snapshots
 from store.db import Store
 from store.errors import BadInput, Conflict, StoreUnavailable
 from store.records import Policy, Prompt, Run, RunEvent, RunState, Snapshot
@@ -355,8 +355,8 @@ class RunService:
         )
 
     def _write_run_dir(self, spec: RunSpec, snapshot: Snapshot, general: Snapshot | None) -> RunDir:
-        prompts = [{"prompt_id": p.id, "messages": list(p.messages)} for p in self._eval_prompts()]
         path = self._folder / spec.run_id
+        prompts = self._test_prompts()
         try:
             return RunDir.create(
                 path,
@@ -373,6 +373,19 @@ class RunService:
                 path=path,
                 error=error,
             ) from error
+
+    def _test_prompts(self) -> list[dict[str, object]]:
+        """What the result is tested with, each prompt with the checks that it has."""
+        asked = self._eval_prompts()
+        known = checks.of_prompts(self._store, [prompt.id for prompt in asked])
+        return [
+            {
+                "prompt_id": prompt.id,
+                "messages": list(prompt.messages),
+                "checks": [check._asdict() for check in known.get(prompt.id, ())],
+            }
+            for prompt in asked
+        ]
 
     def _start(self, run_id: str, run_dir: RunDir, spec: RunSpec) -> None:
         """Start a trainer, on the prepared process where there is one that can be it; follow it."""

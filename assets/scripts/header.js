@@ -4,6 +4,9 @@
 (() => {
   const { call, windows, wait, backoff, t, locale, theme, outbox, supply } = Whetstone;
 
+  const OPENING_TRIES = 600;
+  const OPENING_PAUSE_MS = 100;
+
   const headers = new Set();
 
   function mountHeader(element) {
@@ -42,25 +45,23 @@
     });
   }
 
-  /** Bring the tab to the front that the address names, as soon as Gradio has drawn it. */
-  function openTab() {
+  /** Bring the tab to the front that the address names; Gradio draws a tab before it listens. */
+  async function openTab() {
     const name = location.hash.slice(1);
-    if (!name || clickTab(name)) return;
-    const drawn = new MutationObserver(() => {
-      if (clickTab(name)) drawn.disconnect();
-    });
-    drawn.observe(document.getElementById("ws-tabs"), { childList: true, subtree: true });
+    for (let tries = 0; tries < OPENING_TRIES && name === location.hash.slice(1); tries++) {
+      if (!name || document.getElementById(`tab-${name}`)?.checkVisibility()) return;
+      clickTab(name);
+      await wait(OPENING_PAUSE_MS);
+    }
   }
 
-  /** False when there is no such tab yet; on a narrow page it may be in the menu. */
+  /** Nothing happens when there is no such tab yet; on a narrow page it may be in the menu. */
   function clickTab(name) {
     const label = t(`tab.${name.replaceAll("-", "_")}`);
     const inMenu = [...document.querySelectorAll("#ws-tabs .overflow-dropdown button")].find(
       (button) => button.textContent.trim() === label,
     );
-    const button = document.getElementById(`tab-${name}-button`) ?? inMenu;
-    button?.click();
-    return Boolean(button);
+    (document.getElementById(`tab-${name}-button`) ?? inMenu)?.click();
   }
 
   /** The address names the tab in front, so that a reload or a bookmark finds it again. */

@@ -9,13 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from labeling import i18n
 from labeling.access import Actor
-from labeling.i18n import mark, plural, say, t
+from labeling.i18n import mark, say, t
 from labeling.merged_models import MergedModels, MergeWork, difference
-from labeling.promoting import Duel, Promoting, VersionRow
+from labeling.promoting import Promoting, VersionRow
 from labeling.sessions import Sessions
-from labeling.ui import actions, html
+from labeling.ui import actions, duels, html
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
 from labeling.ui.train import promoted
@@ -253,7 +252,7 @@ def _version(row: VersionRow, model: Html | None, *, can_promote: bool, now: dat
 def verdict(row: VersionRow) -> Html:
     """How often people prefer a version to those that it met, never knowing which is which."""
     if row.duels:
-        return el("div", *map(_duel, row.duels[:SHOWN_DUELS]), class_="wsl-duels")
+        return el("div", *map(duels.meter, row.duels[:SHOWN_DUELS]), class_="wsl-duels")
     if row.policy.parent_version is None:
         return el("p", t("The base model, before any training here."), class_="wsl-note")
     said = (
@@ -262,54 +261,6 @@ def verdict(row: VersionRow) -> Html:
         else t("No blind verdicts yet: they begin when it is promoted.")
     )
     return el("p", said, class_="wsl-note")
-
-
-def _duel(duel: Duel) -> Html:
-    told = duel.won
-    waiting = (
-        plural("{n} comparison waiting", "{n} comparisons waiting", duel.waiting)
-        if duel.waiting
-        else ""
-    )
-    if told.rate is None:
-        said = t(
-            "No blind verdicts against {opponent} yet: {waiting}.",
-            opponent=duel.opponent,
-            waiting=waiting,
-        )
-        return el("p", said, class_="wsl-note")
-    rate = i18n.percent(told.rate)
-    low, high = f"{100 * told.low:.0f}", i18n.percent(told.high)
-    line = el(
-        "div",
-        html.interval_meter(
-            told.rate,
-            told.low,
-            told.high,
-            t("Win rate {rate}, 95 % interval {low} to {high}", rate=rate, low=low, high=high),
-        ),
-        el("b", rate),
-        class_="wsl-verdict-line",
-    )
-    counted = t(
-        "{wins} won, {losses} lost, {draws} drawn",
-        wins=told.wins,
-        losses=told.losses,
-        draws=told.draws,
-    )
-    said = (
-        t("better") if told.low > 0.5 else t("worse") if told.high < 0.5 else t("not decided yet")
-    )
-    against = t(
-        "Blind against {opponent}: {said} ({low} to {high})",
-        opponent=duel.opponent,
-        said=said,
-        low=low,
-        high=high,
-    )
-    parts = [against, counted]
-    parts += [waiting] if waiting else []
-    return el("div", line, el("p", " · ".join(parts), class_="wsl-note"), class_="wsl-blind")
 
 
 def _training_of(policy: Policy) -> list[tuple[str, str]]:

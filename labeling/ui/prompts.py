@@ -220,6 +220,7 @@ def report_card(report: ImportReport) -> Html:
             (t("New preferences"), f"{report.preferences_added:,}"),
             (t("New answers to learn from"), f"{report.thumbs_added:,}"),
             (t("New pairs to judge"), f"{report.pairs_added:,}"),
+            (t("Prompts with new checks"), f"{report.checks_added:,}"),
             (t("Judgments of the file"), f"{report.judgments_added:,}"),
             (t("New general demonstrations"), f"{report.general_added:,}"),
         ]

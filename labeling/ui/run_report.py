@@ -10,7 +10,7 @@ from labeling.i18n import say, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from training.artefacts import Artefact, Change
-from training.measurements import Measurement, Unit, measurements
+from training.measurements import Measurement, Unit, measurements, notes
 from training.verdicts import Verdict
 
 
@@ -35,7 +35,8 @@ def measured(report: Mapping[str, Any]) -> Html:
         "better, only the blind comparison after a promotion can tell."
     )
     body = html.table(("", t("Before"), t("After")), cells, id="run-metrics")
-    return html.section(t("Before and after"), body, note=note)
+    scored = [el("p", say(told), class_="wsl-note") for told in notes(report)]
+    return html.section(t("Before and after"), body, *scored, note=note)
 
 
 def habits(report: Mapping[str, Any]) -> Html:

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from labeling import i18n
 from labeling.i18n import mark, say, t
-from labeling.launching import RunView, made_reward_model
-from labeling.ui import html, run_report
+from labeling.launching import RunView
+from labeling.reward_models import made_reward_model
+from labeling.ui import duels, html, run_report
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
 from training.events import EventKind
@@ -108,13 +109,13 @@ def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
     return el("div", *buttons, class_="wsl-actions")
 
 
-def result(run: Run) -> Html:
-    """Verdicts, figures before and after, habits, then responses side by side."""
-    report = _report(run)
+def result(view: RunView) -> Html:
+    """Verdicts, figures before and after, people's own, habits, then responses side by side."""
+    report = _report(view.run)
     if not report:
         return EMPTY
-    parts = (run_report.verdicts, run_report.measured, run_report.habits, _samples)
-    return html.join(part(report) for part in parts)
+    measured = (run_report.verdicts(report), run_report.measured(report), _by_people(view))
+    return html.join([*measured, run_report.habits(report), _samples(report)])
 
 
 def log_tail(text: str) -> Html:
@@ -248,6 +249,18 @@ def _said(told: Mapping[str, Any]) -> str:
     """A message of the trainer; older runs wrote down its English alone."""
     said = told.get("said")
     return say(Message.from_json(said)) if said else str(told.get("message", ""))
+
+
+def _by_people(view: RunView) -> Html:
+    """Win rates against the policy before and the base; nothing for what is no policy."""
+    if view.policy is None:
+        return EMPTY
+    title = t("By people, who do not know which is which")
+    if not view.duels:
+        none = t("No blind verdicts yet: they begin when it is promoted.")
+        return html.section(title, el("p", none, class_="wsl-note"), id="run-by-people")
+    meters = el("div", *map(duels.meter, view.duels), class_="wsl-duels")
+    return html.section(title, meters, id="run-by-people")
 
 
 def _report_link(run: Run) -> Html:

@@ -370,7 +370,7 @@ class TrainTab:
             self.swap: EMPTY,
             self.curves: run_charts.curves(view.run, view.events) if view else EMPTY,
             self.log: EMPTY,
-            self.result: run_view.result(view.run) if view else EMPTY,
+            self.result: run_view.result(view) if view else EMPTY,
             self.runs: run_view.run_list(
                 runs,
                 shown=view.run.id if view else "",

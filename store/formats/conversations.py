@@ -252,7 +252,7 @@ FORMATS = (
     ),
     Format(
         "prompts",
-        "prompt or messages, optionally language and split",
+        "prompt or messages, optionally language, split and checks",
         Holds.SOMETIMES_THUMBS,
         lambda v: bool({"prompt", "messages", "conversations"} & v.keys()),
         alone(parse_prompt),

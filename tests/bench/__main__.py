@@ -11,7 +11,10 @@ import subprocess
 import sys
 from typing import Any
 
-BENCHMARKS = ("loop", "judging", "estimate", "training", "ppo", "overoptimization")
+BENCHMARKS = (
+    *("loop", "judging", "estimate", "training", "ppo"),
+    *("overoptimization", "reward", "reward_hh"),
+)
 
 
 def main() -> int:

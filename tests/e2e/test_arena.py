@@ -204,6 +204,28 @@ def demanding(tmp_path: Path) -> Iterator[RunningApp]:
         yield running
 
 
+LOSE_FIRST_CLICK = """
+addEventListener("click", (event) => {
+  if (window.isLost || !event.target.closest("#tab-arena-button")) return;
+  window.isLost = true;
+  event.stopImmediatePropagation();
+}, true);
+"""
+
+
+def test_the_tab_that_the_address_names_comes_to_the_front_though_a_click_is_lost(
+    app: RunningApp, new_visitor: NewVisitor
+) -> None:
+    visitor = new_visitor(app.url)
+    visitor.context.add_init_script(LOSE_FIRST_CLICK)
+    page = visitor.open_page()
+
+    page.goto(f"{app.url}/label/#arena")
+
+    expect(page.locator(ARENA)).to_be_visible()
+    assert page.evaluate("window.isLost")
+
+
 def test_what_the_project_asks_is_said_by_keyboard_beside_the_verdict(
     demanding: RunningApp, new_visitor: NewVisitor, snap: Snap
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+import torch
 from peft import get_peft_model
 
 from tests.models import END_OF_TURN, build_model
@@ -14,13 +17,15 @@ from training.artefacts import Artefact
 from training.events import EventReader, EventWriter
 from training.generation import FinishReason, Output, Request
 from training.loading import load_base, load_tokenizer, render_prompt
+from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
 from training.verdicts import Finding
-from training.worker.answers import Answers, judge, tell_answers
+from training.worker.answers import tell_answers
+from training.worker.asking import Answers, answer, respond
 from training.worker.job import Job, StopRequest
-from training.worker.models import Trainee, fresh_adapter
+from training.worker.models import Trainee, fresh_adapter, load
 
 PROMPTS = 24
 
@@ -97,6 +102,15 @@ def answers_of(model: Path, before: str, after: str) -> Answers:
     return Answers(eval_prompts(), requests, said(before), said(after), 1.0, 1.0)
 
 
+def job_of(run_dir: RunDir) -> Job:
+    return Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
+
+
+def fresh_trainee(model: Path) -> Trainee:
+    policy = get_peft_model(load_base(model), fresh_adapter(DPOOptions()))
+    return Trainee(policy, load_tokenizer(model), Tuning.LORA)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "rate", "worse"),
     [
@@ -114,14 +128,9 @@ def test_a_reward_model_tells_who_wins_and_who_got_worse(
     rate: float,
     worse: float,
 ) -> None:
-    run_dir = make_run_dir(tmp_path / "run", model, reward_model=taste)
-    spec = run_dir.read_spec()
-    job = Job(spec, run_dir, EventWriter(run_dir.events_path), StopRequest())
-    policy = get_peft_model(load_base(model), fresh_adapter(DPOOptions()))
-    trainee = Trainee(policy, load_tokenizer(model), Tuning.LORA)
+    job = job_of(make_run_dir(tmp_path / "run", model, reward_model=taste))
 
-    answered = answers_of(model, before, after)
-    told = tell_answers(job, trainee, answered, judge(job, trainee, answered))
+    told = tell_answers(job, fresh_trainee(model), answers_of(model, before, after))
 
     assert told["win_rate"]["rate"] == rate
     assert told["win_rate"]["low"] <= rate <= told["win_rate"]["high"]
@@ -137,13 +146,74 @@ def test_a_run_that_knows_a_reward_model_asks_it_about_every_prompt(
     assert won["n"] == won["wins"] + won["losses"] + won["draws"] == PROMPTS
 
 
-def test_without_a_reward_model_only_the_text_tells_who_is_worse(
+def test_the_result_says_which_reward_model_scored_and_how_good_it_is(
+    judged: tuple[RunDir, RunResult],
+) -> None:
+    assert report_of(judged)["scored_by"] == {
+        "run_id": "reward",
+        "accuracy": 1.0,
+        "pairs": report_of(judged)["scored_by"]["pairs"],
+        "left_out": 0,
+        "is_learned_from": False,
+    }
+
+
+def test_without_a_reward_model_only_the_text_tells_who_is_worse_and_why_is_said(
     alone: tuple[RunDir, RunResult],
 ) -> None:
     report = report_of(alone)
 
-    assert report["win_rate"] is None
+    assert (report["win_rate"], report["scored_by"]) == (None, None)
+    assert "none of this base model was there" in report["unscored"]["template"]
     assert (report["regressions"]["by"], report["regressions"]["share"]) == ("text", 0)
+
+
+def test_a_reward_model_that_is_gone_costs_the_run_only_its_win_rate(
+    tmp_path: Path, model: Path
+) -> None:
+    job = job_of(make_run_dir(tmp_path / "run", model, reward_model=tmp_path / "gone"))
+
+    told = tell_answers(job, fresh_trainee(model), answers_of(model, "Yes.", "No."))
+
+    assert told["win_rate"] is None
+    assert "gone" in str(Message.from_json(told["unscored"]))
+
+
+@pytest.mark.parametrize(("known", "left"), [(1, 3), (4, 0)])
+def test_prompts_that_the_reward_model_was_trained_on_do_not_count(
+    tmp_path: Path, model: Path, taste: Path, known: int, left: int
+) -> None:
+    run_dir = RunDir(taste.parent)
+    trained = pq.read_table(run_dir.path / "data/rows.parquet", columns=["prompt"]).to_pylist()
+    met = [trained[row]["prompt"] for row in run_dir.read_trained_rows()[::3][:known]]
+    prompts = [{"messages": prompt} for prompt in met] + eval_prompts()[known:]
+    job = job_of(make_run_dir(tmp_path / "run", model, reward_model=taste))
+    answered = answers_of(model, "No idea, sorry.", "Thank you.")._replace(prompts=prompts)
+
+    told = tell_answers(job, fresh_trainee(model), answered)
+
+    if left:
+        assert (told["win_rate"]["n"], told["scored_by"]["left_out"]) == (left, known)
+    else:
+        assert "trained on all the test prompts" in told["unscored"]["template"]
+
+
+def test_a_policy_that_continues_from_another_is_measured_against_the_base_as_well(
+    tmp_path: Path, model: Path, taste: Path
+) -> None:
+    """The adapter's reference is the base here, so that both win rates must be the same."""
+    run_dir = make_run_dir(tmp_path / "run", model, reward_model=taste, parent_adapter=tmp_path)
+    trainee = fresh_trainee(model)
+    for name, weight in trainee.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    answered = answer(trainee, eval_prompts(8), max_new_tokens=8, seed=0, stop=StopRequest())
+    assert answered is not None
+    assert answered.before != answered.after
+
+    told = tell_answers(job_of(run_dir), trainee, answered)
+
+    assert told["win_rate_over_base"] == {**told["win_rate"], "rate_before": 0.5}
 
 
 def test_a_policy_that_did_not_move_has_no_new_habits_and_forgets_nothing(
@@ -167,6 +237,48 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     # The text that is longer than the model's context is left out.
     assert (told["on"], told["rows"]) == ("general", 3)
     assert told["loss_after"] > told["loss_before"] + 0.1
+
+
+def test_a_reward_model_in_memory_is_asked_and_none_is_loaded(tmp_path: Path, model: Path) -> None:
+    gone = tmp_path / "gone" / "adapter"
+    run_dir = make_run_dir(tmp_path / "run", model, reward_model=gone, parent_adapter=tmp_path)
+
+    def likes_long_ones(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        return [len(c) / len(p) for p, c in zip(prompts, completions, strict=True)]
+
+    answered = answers_of(model, "No.", "Nobody here knows anything at all about that. " * 4)
+    told = tell_answers(job_of(run_dir), fresh_trainee(model), answered, likes_long_ones)
+
+    assert (told["win_rate"]["rate"], told["regressions"]["by"]) == (1, "reward_model")
+    assert told["win_rate_over_base"]["n"] == len(answered.prompts)
+    assert told["scored_by"]["run_id"] == "gone"
+
+
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.FULL])
+def test_the_base_can_be_asked_whatever_is_tuned(
+    tmp_path: Path, model: Path, tuning: Tuning
+) -> None:
+    run_dir = make_run_dir(tmp_path / "run", model, tuning=tuning.value)
+    spec = run_dir.read_spec()
+    trainee = load(spec, DPOOptions(tuning=tuning.value)).wrapped()
+    learned = [w for w in trainee.model.parameters() if w.requires_grad]
+    of_parent = list(trainee.frozen.parameters()) if trainee.frozen is not None else []
+    with torch.no_grad():
+        for weight in learned + of_parent:
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    ids = render_prompt(trainee.tokenizer, eval_prompts()[0]["messages"])
+
+    def said(policy: Any) -> list[Output]:
+        return respond(policy, trainee.tokenizer, [Request(ids, 8)], StopRequest())
+
+    tuned = said(trainee.model)
+    with trainee.base(spec.base_model) as base:
+        found = said(base)
+
+    assert found == said(load_base(model)) != tuned
+    assert said(trainee.model) == tuned
 
 
 def test_checks_of_the_prompts_are_looked_at_and_a_senseless_one_is_told(

@@ -129,6 +129,14 @@ def test_responses_to_prompts_never_asked_come_to_score_higher(
     assert trained[1].report["generations"]["kl_k3"] > 0
 
 
+def test_wins_are_by_the_reward_model_that_was_learned_from(
+    trained: tuple[RunDir, RunResult],
+) -> None:
+    report = trained[1].report
+    assert report["win_rate"]["rate"] > 0.5
+    assert report["scored_by"]["is_learned_from"]
+
+
 def test_the_adapter_that_is_left_loads_and_has_moved(
     trained: tuple[RunDir, RunResult], start: Start
 ) -> None:

@@ -167,6 +167,7 @@ def test_a_run_that_continues_starts_at_no_distance_from_its_parent(
     result = run_here(run_dir)
     assert result.state is Outcome.SUCCEEDED, result.failure
     assert metrics(run_dir)[1]["kl"] == 0
+    assert result.report["win_rate_over_base"]["n"] == result.report["win_rate"]["n"] > 0
     warnings = [e for e in EventReader(run_dir.events_path).read() if e.kind == "warning"]
     assert any("LoRA rank 4" in e.data["message"] for e in warnings)
 

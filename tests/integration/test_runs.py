@@ -9,9 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from store import policies, runs, snapshots
+from store import checks, policies, runs, snapshots
+from store.checks import Check
 from store.errors import BadInput, Conflict, NotFound, StoreUnavailable
 from store.records import Policy, Run, RunState
+from tests.builders import START, make_prompt
 from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.rundirs import PAIRS
@@ -36,9 +38,16 @@ def lab(tmp_path: Path, model: Path) -> Iterator[Lab]:
 def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Lab, Run]]:
     """One run, launched on a prepared process as people do, and followed to its end."""
     with open_lab(tmp_path_factory.mktemp("lab"), model) as opened:
+        give_checks(opened, "Is item 0 late?", Check("max_words", 500), Check("contains", "✂✂"))
         opened.service.prepare()
         run = opened.launch()
         yield opened, opened.wait(run)
+
+
+def give_checks(lab: Lab, text: str, *given: Check) -> None:
+    """To one of the prompts that runs of the lab are tested with."""
+    of_prompt = {make_prompt(text).id: given}
+    lab.store.write(lambda cursor: checks.insert(cursor, of_prompt, source="test", now=START))
 
 
 def make_orphan(lab: Lab, *, result: RunResult | None) -> Run:
@@ -69,6 +78,13 @@ def test_a_run_ends_as_a_registered_policy(finished: tuple[Lab, Run]) -> None:
     assert policy.adapter_sha256 == adapter_sha256(Path(policy.adapter_path))
     assert (policy.parent_version, policy.snapshot_id) == (lab.parent.version, lab.snapshot.id)
     assert policy.base_model == lab.parent.base_model
+
+
+def test_a_run_is_tested_with_the_checks_that_its_prompts_have(finished: tuple[Lab, Run]) -> None:
+    _, run = finished
+    assert run.result is not None
+    followed = run.result["report"]["instructions"]
+    assert followed == {"checks": 2, "before": 0.5, "after": 0.5}
 
 
 def test_a_policy_names_the_judgments_that_it_was_trained_on(finished: tuple[Lab, Run]) -> None:

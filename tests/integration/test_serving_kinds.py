@@ -34,7 +34,8 @@ from training.local_policy import LocalPolicy
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
 from training.tuning import Tuning
-from training.worker.answers import answer, compare_answers
+from training.worker.answers import compare_answers
+from training.worker.asking import answer
 from training.worker.evaluate import token_log_probs
 from training.worker.job import StopRequest
 from training.worker.models import Trainee

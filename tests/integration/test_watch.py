@@ -203,9 +203,11 @@ def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
     job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
     scored: list[Sequence[int]] = []
 
-    def judge(_: object, completions: Sequence[Sequence[int]]) -> list[float]:
+    def judge(
+        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
         scored.extend(completions)
-        return [0.0] * len(completions)
+        return [0.0] * len(prompts)
 
     trainee = share_base(base).trainee
     watch = Watch(job, trainee, Judges(judge, judge), every=1, asking=job.spec.options)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -15,7 +16,8 @@ from labeling.access import Actor
 from labeling.assignment import Assignment
 from labeling.candidates import (
     BUFFER,
-    EVALUATIONS_PER_PROMOTION,
+    EVALUATIONS_PER_BATCH,
+    EVALUATIONS_PER_OPPONENT,
     RESAMPLES,
     Candidates,
     Diverted,
@@ -245,7 +247,7 @@ def test_two_versions_that_are_alike_win_equally_often(
         version = promote(store, host, tmp_path)
         make_stale(store, assignment)
         evaluations: list[list[Completion]] = []
-        while len(evaluations) < EVALUATIONS_PER_PROMOTION:
+        while len(evaluations) < EVALUATIONS_PER_OPPONENT:
             for lease in assignment.claim("ana", BUFFER, held=[]).leases:
                 assignment.settle(lease.comparison_id, "ana", Verdict.TIE)
             candidates.wake()
@@ -310,6 +312,32 @@ def test_after_a_promotion_new_meets_old_on_held_out_prompts(
     assert {prompt.split for prompt in asked.values()} == {Split.HELD_OUT}
     fresh = [sides for c, sides in made(store) if c.purpose is Purpose.COLLECT][BUFFER:]
     assert all(versions(sides) == [version, version] for sides in fresh)
+
+
+def test_after_a_second_promotion_new_meets_old_and_base_equally_often(
+    store: Store, policy: ScriptedPolicy, tmp_path: Path
+) -> None:
+    add_prompts(store, 8)
+    add_prompts(store, 80, split=Split.HELD_OUT)
+    serve_base(store)
+    with running(store, policy) as (candidates, assignment, host):
+        first = promote(store, host, tmp_path)
+        second = promote(store, host, tmp_path)
+        make_stale(store, assignment)
+
+        def opponents() -> Counter[str | None]:
+            return Counter(
+                versions(sides)[1]
+                for c, sides in made(store)
+                if c.purpose is Purpose.EVALUATE and versions(sides)[0] == second
+            )
+
+        while opponents().total() < 12:
+            for lease in assignment.claim("ana", BUFFER, held=[]).leases:
+                assignment.settle(lease.comparison_id, "ana", Verdict.TIE)
+            candidates.wake()
+    assert set(opponents()) == {first, BASE}
+    assert abs(opponents()[first] - opponents()[BASE]) <= EVALUATIONS_PER_BATCH
 
 
 def versions(sides: Sequence[Completion]) -> list[str | None]:

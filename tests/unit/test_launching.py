@@ -3,18 +3,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from labeling.access import Actor
 from labeling.launching import Launching
-from store import policies, prompts, runs, snapshots
+from store import policies, runs
 from store.db import Store
 from store.errors import BadInput, NotAllowed
-from store.records import PromotionKind, Role, RunState
-from store.training_data import Kind
-from tests.builders import make_prompt
+from store.records import PromotionKind, Purpose, Role, Run, RunState
+from tests.builders import judge, make_annotator, make_comparison, make_preference
 from training.runs import RunService
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -50,43 +49,133 @@ def test_only_leads_know_and_set_the_price(launching: Launching) -> None:
         launching.set_price_per_hour(ANA, 1.0)
 
 
-class RecordingRuns:
-    """Nothing trains; the models that it would be given are kept."""
+class ScriptedRuns:
+    """Nothing trains; what is launched is recorded."""
 
     base_model = "starter"
 
-    def __init__(self) -> None:
-        self.launched: dict[str, object] = {}
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.launched: list[dict[str, Any]] = []
+        self._store = store
+        self._folder = folder
 
-    def launch(self, *_: object, **given: object) -> None:
-        self.launched = {name: value for name, value in given.items() if "model" in name}
+    def launch(self, actor_id: str, method: str, *given: Any, **more: Any) -> Run:
+        snapshot = given[1]
+        self.launched.append({"method": method, **more})
+        return self.make(method, snapshot.id, actor_id)
+
+    def make(self, method: str, snapshot_id: str, actor_id: str = "lea") -> Run:
+        id = f"run-{len(runs.list_all(self._store))}"
+        (self._folder / id / "adapter").mkdir(parents=True)
+        return runs.create(
+            self._store,
+            id=id,
+            method=method,
+            spec={"base_model": self.base_model},
+            snapshot_id=snapshot_id,
+            parent_version="pol-000000",
+            folder=str(self._folder / id),
+            created_by=actor_id,
+        )
+
+
+class Bench:
+    """Launching over a real store, with one preference and a live policy."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        make_annotator(store)
+        make_preference(store)
+        base = policies.register(store, base_model="starter", parent_version=None)
+        policies.record_promotion(
+            store, base.version, kind=PromotionKind.INITIAL, annotator_id=None
+        )
+        self.runs = ScriptedRuns(store, folder / "runs")
+        self.launching = Launching(store, cast(RunService, self.runs), folder / "snapshots")
+
+    def succeed(self, run: Run) -> Run:
+        runs.mark_finished(self.store, run.id, RunState.SUCCEEDED)
+        return runs.get(self.store, run.id)
+
+    def reward_model_for(self, method: str, **given: Any) -> str | None:
+        """What the run service is given."""
+        self.succeed(self.launching.launch(LEA, method, {}, **given))
+        return cast("str | None", self.runs.launched[-1]["reward_model"])
+
+
+@pytest.fixture
+def bench(store: Store, tmp_path: Path) -> Bench:
+    return Bench(store, tmp_path)
+
+
+def test_a_run_that_learns_from_no_reward_model_is_scored_by_the_one_there_is(
+    bench: Bench,
+) -> None:
+    assert bench.reward_model_for("dpo") is None
+    reward = bench.succeed(bench.launching.launch(LEA, "reward", {}))
+
+    assert bench.reward_model_for("dpo") == f"{reward.folder}/adapter"
+    assert bench.reward_model_for("sft") == f"{reward.folder}/adapter"
+
+
+def test_a_run_that_makes_a_reward_model_is_given_none(bench: Bench) -> None:
+    bench.succeed(bench.launching.launch(LEA, "reward", {}))
+
+    assert bench.reward_model_for("reward") is None
+
+
+def test_a_run_that_learns_from_a_reward_model_is_given_the_chosen_one(bench: Bench) -> None:
+    chosen = bench.succeed(bench.launching.launch(LEA, "reward", {}))
+    bench.succeed(bench.launching.launch(LEA, "reward", {}))
+
+    assert bench.reward_model_for("best_of_n", reward_run=chosen.id) == f"{chosen.folder}/adapter"
+    with pytest.raises(BadInput, match="Train one first"):
+        bench.launching.launch(LEA, "best_of_n", {})
 
 
 @pytest.mark.parametrize("has_second", [True, False])
 def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
-    store: Store, tmp_path: Path, has_second: bool
+    bench: Bench, has_second: bool
 ) -> None:
-    base = policies.register(store, base_model="starter", parent_version=None)
-    policies.record_promotion(store, base.version, kind=PromotionKind.INITIAL, annotator_id=None)
-    prompts.add(store, [make_prompt()])
-    adapter = tmp_path / "reward" / "watch" / "adapter"
+    reward = bench.succeed(bench.launching.launch(LEA, "reward", {}))
+    second = Path(reward.folder) / "watch" / "adapter"
     if has_second:
-        adapter.mkdir(parents=True)
-    snapshot = snapshots.freeze(store, tmp_path, kind=Kind.PROMPTS, created_by="lea")
-    runs.create(
-        store,
-        id="run-1",
-        method="reward",
-        spec={},
-        snapshot_id=snapshot.id,
-        parent_version=base.version,
-        folder=str(tmp_path / "reward"),
-        created_by="lea",
-    )
-    runs.mark_finished(store, "run-1", RunState.SUCCEEDED)
+        second.mkdir(parents=True)
 
-    recording = RecordingRuns()
-    launching = Launching(store, cast(RunService, recording), tmp_path)
-    launching.launch(LEA, "ppo", {}, reward_run="run-1")
-    assert recording.launched["reward_model"] == str(tmp_path / "reward" / "adapter")
-    assert recording.launched["watch_model"] == (str(adapter) if has_second else None)
+    bench.succeed(bench.launching.launch(LEA, "best_of_n", {}, reward_run=reward.id))
+    assert bench.runs.launched[-1]["watch_model"] == (str(second) if has_second else None)
+    bench.launching.launch(LEA, "dpo", {})
+    assert bench.runs.launched[-1]["watch_model"] is None
+
+
+def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench: Bench) -> None:
+    run = bench.succeed(bench.launching.launch(LEA, "dpo", {}))
+    stranger, made = (
+        policies.register(
+            bench.store,
+            base_model="starter",
+            parent_version="pol-000000",
+            adapter_path="/a",
+            adapter_sha256="aa",
+            run_id=run_id,
+        ).version
+        for run_id in ("run-x", run.id)
+    )
+    for other in ("pol-000000", stranger):
+        judge_duel(bench.store, made, other)
+
+    view = bench.launching.view(LEA, run.id)
+
+    assert view is not None
+    (duel,) = view.duels
+    assert (duel.opponent, duel.won.rate, duel.won.n) == ("pol-000000", 1.0, 1)
+
+
+def judge_duel(store: Store, winner: str, loser: str) -> None:
+    comparison = make_comparison(
+        store,
+        prompt=f"{winner} or {loser}?",
+        purpose=Purpose.EVALUATE,
+        policy_versions=[winner, loser],
+    )
+    judge(store, comparison)

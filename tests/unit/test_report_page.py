@@ -13,6 +13,7 @@ import pytest
 from training.artefacts import Response, compare
 from training.config import RunSpec
 from training.events import Event
+from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.overoptimization import Look
 from training.report_page import HEIGHT, WIDTH, render
@@ -146,6 +147,55 @@ def test_figures_are_told_with_their_intervals() -> None:
     assert "60.0\u00a0% (50.2\u00a0% to 69.1\u00a0%)" in told
     assert "Ranks as people did (held-out pairs: 30)" in told
     assert "It apologises much more" in told
+
+
+SCORER = {
+    "run_id": "run-5",
+    "accuracy": 0.7,
+    "pairs": 100,
+    "left_out": 0,
+    "is_learned_from": False,
+}
+
+
+def told_of_scoring(**report: Any) -> str:
+    return " ".join(outline(render(make_spec(), EVENTS, {**make_report(), **report})).text)
+
+
+def test_who_scored_is_told_with_how_sure_that_is() -> None:
+    told = told_of_scoring(scored_by=SCORER, unscored=None)
+
+    assert "by the reward model of run-5, not by people" in told
+    assert "70% of 100 held-out pairs" in told
+    assert "60% to 78%" in told
+    assert "learned from the same" not in told
+    assert "did not count" not in told
+
+
+def test_what_makes_a_win_rate_doubtful_is_told() -> None:
+    doubtful = {**SCORER, "pairs": None, "accuracy": None, "left_out": 3, "is_learned_from": True}
+    told = told_of_scoring(scored_by=doubtful, unscored=None)
+
+    assert "was not measured" in told
+    assert "learned from the same reward model" in told
+    assert "Of the test prompts 3 did not count" in told
+    unknown = told_of_scoring(scored_by={**SCORER, "left_out": None}, unscored=None)
+    assert "trained on test prompts is not known" in unknown
+
+
+def test_why_nobody_scored_is_told() -> None:
+    why = Message("No reward model was there.").to_json()
+    told = told_of_scoring(win_rate=None, scored_by=None, unscored=why)
+
+    assert "No reward model was there." in told
+
+
+def test_wins_over_the_base_are_told_beside_those_of_the_policy_before() -> None:
+    won = {"rate": 0.8, "low": 0.71, "high": 0.87, "n": 100, "rate_before": 0.55}
+    told = told_of_scoring(win_rate_over_base=won)
+
+    assert "Wins over the base model, by the reward model (prompts: 100)" in told
+    assert "55.0\u00a0% 80.0\u00a0% (71.0\u00a0% to 87.0\u00a0%)" in told
 
 
 def test_only_options_that_differ_from_the_preset_are_told() -> None:

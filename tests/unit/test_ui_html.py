@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from labeling import i18n
+from labeling.duels import Duel
 from labeling.exchange import ImportWork, WorkState
 from labeling.launching import RunView
-from labeling.promoting import Duel, VersionRow
+from labeling.promoting import VersionRow
 from labeling.ui import export, html, policies, project, prompts, run_view, train
 from labeling.ui.html import Html, Line, el
 from store.errors import BadInput, BadRow
@@ -25,9 +26,11 @@ from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import KindCount
 from training.artefacts import Response, compare
 from training.events import series
+from training.messages import Message
 from training.proportions import win_rate
 from training.verdicts import Evidence, judge
 
+PAIRS = {"pairs": 30, "accuracy": 0.75, "margin": 1.5, "loss": 0.4}
 HOSTILE = (
     '</div><img src=x onerror="alert(1)"><script>alert(2)</script>`${alert(3)}` {{value}} \' &amp;'
 )
@@ -126,7 +129,7 @@ def test_hostile_responses_are_shown_as_text() -> None:
     }
     report = {"report": {"generations": generations}}
 
-    shown = run_view.result(make_run(RunState.SUCCEEDED, result=report))
+    shown = run_view.result(RunView(make_run(RunState.SUCCEEDED, result=report), [], None))
 
     assert_harmless(shown)
     assert shown.count("alert(3)") == 3
@@ -141,9 +144,9 @@ def test_a_result_shows_verdicts_habits_and_intervals() -> None:
     }
     verdicts = [verdict.to_json() for verdict in judge(Evidence.of([], report))]
 
-    shown = run_view.result(
-        make_run(RunState.SUCCEEDED, result={"report": {**report, "verdicts": verdicts}})
-    )
+    run = make_run(RunState.SUCCEEDED, result={"report": {**report, "verdicts": verdicts}})
+
+    shown = run_view.result(RunView(run, [], None))
 
     assert_harmless(shown)
     assert 'wsl-notice wsl-warn" role="status"><strong>It apologises much more</strong>' in shown
@@ -152,6 +155,28 @@ def test_a_result_shows_verdicts_habits_and_intervals() -> None:
     assert "95 % interval: 50.2 % to 69.1 %" in shown
     # What neither policy does has no row.
     assert "Sentences that hedge" not in shown
+
+
+def test_a_result_says_who_scored_in_the_language_of_the_reader() -> None:
+    why = Message("No reward model has scored the responses: {error}", {"error": "gone"}).to_json()
+    report = {"win_rate": None, "unscored": why, "pairs": PAIRS}
+    view = RunView(make_run(RunState.SUCCEEDED, result={"report": report}), [], None)
+
+    assert "No reward model has scored the responses: gone" in run_view.result(view)
+    with i18n.speaking(i18n.Language.ZH):
+        assert "没有奖励模型为回复打分：gone" in run_view.result(view)
+
+
+def test_a_result_shows_people_apart_from_the_machine_and_says_where_none_has_judged() -> None:
+    run = make_run(RunState.SUCCEEDED, result={"report": {"pairs": PAIRS}})
+    policy = make_version(0, 0).policy
+    duel = Duel("pol-000001", win_rate(40, 10, 0), 3)
+
+    assert "By people" not in run_view.result(RunView(run, [], None))
+    unjudged = run_view.result(RunView(run, [], policy))
+    assert "they begin when it is promoted" in unjudged
+    judged = run_view.result(RunView(run, [], policy, (duel,)))
+    assert "Blind against pol-000001: better (67 to 89 %)" in judged
 
 
 def test_a_run_with_a_page_links_to_it_and_an_older_one_does_not() -> None:

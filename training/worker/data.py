@@ -125,6 +125,17 @@ def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], lis
     )
 
 
+def unseen(
+    tested: Sequence[Sequence[Mapping[str, str]]], trained: Sequence[Sequence[Mapping[str, str]]]
+) -> list[int]:
+    """The places of test prompts that none of those trained on is equal or nearly equal to."""
+    texts = [_said(prompt) for prompt in tested]
+    known = Lookalikes(texts)
+    # Few of those trained on are met, so that only they have to be looked up the other way round.
+    met = Lookalikes(text for text in map(_said, trained) if text in known)
+    return [place for place, text in enumerate(texts) if text not in met]
+
+
 def _said(prompt: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 

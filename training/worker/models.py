@@ -62,6 +62,15 @@ class Trainee:
             with self.model.disable_adapter():
                 yield self.model
 
+    @contextmanager
+    def base(self, folder: str) -> Iterator[Any]:
+        """Inside, what is given answers as the base model in `folder`. Raises `ModelUnusable`."""
+        if self.frozen is not None:
+            yield load_base(folder)
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
     def check_trainable(self) -> None:
         """Exactly what the tuning names learns. Raises `ModelUnusable`."""
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]

@@ -19,13 +19,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from training.generation import GenerationStopped, Request, generate
 from training.methods.online_options import OnlineOptions
 from training.tuning import Tuning
-from training.worker import answers, data, fitting, models, prompts, rewards, scoring
+from training.worker import data, fitting, models, prompts, rewards, scoring
 from training.worker.failures import Cancelled
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
 from training.worker.prompts import Pool
 from training.worker.rewards import Rewarder
-from training.worker.scoring import RewardModel
+from training.worker.scoring import RewardModel, Score
 from training.worker.watch import Judges, Watch
 
 
@@ -230,7 +230,7 @@ def _watch(job: Job, options: OnlineOptions, trainee: Trainee, rewarder: Rewarde
     return Watch(job, trainee, judges, every=every, asking=options)
 
 
-def _judge(model: RewardModel) -> answers.Score:
+def _judge(model: RewardModel) -> Score:
     return lambda prompts, completions: model.score(
         [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
     )

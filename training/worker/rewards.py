@@ -47,13 +47,19 @@ class Rewarder:
 
         A completion that ended by itself has a stop token last. Raises `ModelUnusable`.
         """
-        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        scores = self.model.score(rows)
-        if not all(map(math.isfinite, scores)):
-            raise ModelUnusable("The reward model's score of a response is no number.")
+        scores = self.score(prompts, completions)
         ended = [completion[-1] in self._stop_ids for completion in completions]
         penalties = (0.0 if has_ended else self._penalty for has_ended in ended)
         return Rewarded(scores, ended, [s - p for s, p in zip(scores, penalties, strict=True)])
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """What the reward model says, without the penalty. Raises `ModelUnusable`."""
+        scores = self.model.score_completions(prompts, completions)
+        if not all(map(math.isfinite, scores)):
+            raise ModelUnusable("The reward model's score of a response is no number.")
+        return scores
 
 
 def load(job: Job, loaded: Loaded, *, missing_eos_penalty: float) -> Rewarder:
@@ -68,10 +74,4 @@ def answer_held_out(
     job: Job, options: TuningOptions, trainee: Trainee, rewarder: Rewarder
 ) -> dict[str, Any]:
     """Both policies on the run's test prompts, told and scored, for the report."""
-
-    def score(
-        prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
-    ) -> Sequence[float]:
-        return rewarder.reward(prompts, completions).scores
-
-    return answers.score_held_out(job, options, trainee, score)
+    return answers.score_held_out(job, options, trainee, rewarder.score)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
@@ -30,6 +30,15 @@ FIRST, SECOND = "default", "second"
 TOKENS_PER_BATCH = 8192
 
 
+class Score(Protocol):
+    """What a reward model that is in memory says of completions."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Sequence[float]:
+        """Standardised scores, one a row, from the token ids. Raises `ModelUnusable`."""
+
+
 class RewardModel(NamedTuple):
     """A trained reward model. `mean` and `sd` are those of its scores on held-out responses.
 
@@ -47,6 +56,12 @@ class RewardModel(NamedTuple):
         if self.adapter is not None:
             self.model.set_adapter(self.adapter)
         return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
+
+    def score_completions(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The same of prompts with their completions."""
+        return self.score([[*p, *c] for p, c in zip(prompts, completions, strict=True)])
 
 
 def load_reward_model(

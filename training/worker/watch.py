@@ -15,26 +15,28 @@ from typing import NamedTuple
 from training.events import EventKind, EventReader
 from training.generation import FinishReason, GenerationStopped, Request, generate
 from training.overoptimization import Look, alarm, looks
-from training.worker import answers, evaluate
+from training.worker import evaluate
+from training.worker.asking import Asking, to_ask
 from training.worker.data import read_eval_prompts
 from training.worker.evaluate import Scored
 from training.worker.failures import Cancelled
 from training.worker.job import Job
 from training.worker.models import Trainee
+from training.worker.scoring import Score
 
 
 class Judges(NamedTuple):
     """What scores by the reward model that is learned from, and by the second one."""
 
-    proxy: answers.Score
-    watch: answers.Score
+    proxy: Score
+    watch: Score
 
 
 class Watch:
     """Looks at the policy in training, and tells what it sees as events."""
 
     def __init__(
-        self, job: Job, trainee: Trainee, judges: Judges, *, every: int, asking: answers.Asking
+        self, job: Job, trainee: Trainee, judges: Judges, *, every: int, asking: Asking
     ) -> None:
         """`every` is in iterations; the responses are those that `asking` says."""
         self._job = job
@@ -90,9 +92,9 @@ class Watch:
             )
 
 
-def _requests(job: Job, trainee: Trainee, asking: answers.Asking) -> list[Request]:
+def _requests(job: Job, trainee: Trainee, asking: Asking) -> list[Request]:
     prompts = read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
-    asked = answers.to_ask(
+    asked = to_ask(
         trainee,
         prompts[: asking.eval_generations],
         max_new_tokens=asking.sample_tokens,

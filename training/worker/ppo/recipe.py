@@ -31,6 +31,7 @@ from training.worker.ppo.rollout import Collector, PromptOrder, RewardAdapter
 from training.worker.ppo.tokens import Tokens
 from training.worker.ppo.trainer import Metrics, PPOTrainer
 from training.worker.prompts import Pool
+from training.worker.scoring import Score
 from training.worker.tracking import Trackers
 from training.worker.watch import Judges, Watch
 
@@ -179,7 +180,7 @@ def _evaluate(job: Job, options: PPOOptions, shared: SharedBase) -> dict[str, An
     return answers.score_held_out(job, options, shared.trainee, score)
 
 
-def _scorer(shared: SharedBase, options: PPOOptions, model: str) -> answers.Score:
+def _scorer(shared: SharedBase, options: PPOOptions, model: str) -> Score:
     """What gives a reward model's scores, in the order of the rows."""
 
     def score(

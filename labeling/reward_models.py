@@ -1,0 +1,50 @@
+"""The reward models that runs have made, and which of them measures what a policy run has made.
+
+Knows the records of runs; loads no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from store.records import Run, RunState
+from training.methods import METHODS, Product
+from training.proportions import wilson_interval
+from training.rundir import RunDir
+
+
+def made_reward_model(run: Run) -> bool:
+    """Whether a run left a reward model."""
+    is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
+    return is_one and run.state is RunState.SUCCEEDED
+
+
+def folder_of(run: Run) -> Path:
+    """Where the reward model of a run is."""
+    return RunDir(Path(run.folder)).adapter
+
+
+def most_reliable(runs: Iterable[Run], base_model: str) -> Run | None:
+    """The run whose reward model measures policies of this base; None where none can.
+
+    It has the same base, and so the same tokenizer, and is still on the disk. Of several, the one
+    that is the most surely right: by the lower end of its accuracy's 95 % interval, so that both
+    accuracy and the number of held-out pairs count; of equal ones the newest.
+    """
+    fitting = [
+        run
+        for run in runs
+        if made_reward_model(run)
+        and run.spec.get("base_model") == base_model
+        and folder_of(run).is_dir()
+    ]
+    return max(fitting, key=lambda run: (_surely_right(run), run.created_at), default=None)
+
+
+def _surely_right(run: Run) -> float:
+    """0 where nothing could be held out to measure it on."""
+    ranked = ((run.result or {}).get("report") or {}).get("reward_model")
+    if not ranked or not ranked["pairs"]:
+        return 0.0
+    return wilson_interval(ranked["accuracy"] * ranked["pairs"], ranked["pairs"])[0]
