@@ -5,6 +5,7 @@
   const { call, windows, wait, backoff, t, locale, theme, outbox, supply } = Whetstone;
 
   const OPENING_TRIES = 600;
+  const OPENING_LOOKS = 5;
   const OPENING_PAUSE_MS = 100;
 
   const headers = new Set();
@@ -48,11 +49,21 @@
   /** Bring the tab to the front that the address names; Gradio draws a tab before it listens. */
   async function openTab() {
     const name = location.hash.slice(1);
+    let looks = 0; // at the tab in front, one after the other
     for (let tries = 0; tries < OPENING_TRIES && name === location.hash.slice(1); tries++) {
-      if (!name || document.getElementById(`tab-${name}`)?.checkVisibility()) return;
-      clickTab(name);
+      if (!name || looks === OPENING_LOOKS) return;
+      looks = isInFront(name) ? looks + 1 : 0;
+      if (looks === 0) clickTab(name);
       await wait(OPENING_PAUSE_MS);
     }
+  }
+
+  /** On a narrow page the tab may be in the menu, where only what it shows can tell. */
+  function isInFront(name) {
+    const tab = document.getElementById(`tab-${name}-button`);
+    if (tab && tab.getAttribute("aria-selected") !== "true") return false;
+    const shown = (other) => document.getElementById(`tab-${other}`)?.checkVisibility() ?? false;
+    return shown(name) && (name === "compare" || !shown("compare"));
   }
 
   /** Nothing happens when there is no such tab yet; on a narrow page it may be in the menu. */
