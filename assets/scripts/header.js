@@ -29,9 +29,9 @@
     }
   }
 
-  function watchTabs() {
-    const bar = document.querySelector("[role=tablist]");
-    if (!bar) return;
+  async function watchTabs() {
+    let bar = null; // Gradio may draw it after the header
+    while (!(bar = document.querySelector("[role=tablist]"))) await wait(OPENING_PAUSE_MS);
     locale.translateTabs();
     new MutationObserver(locale.translateTabs).observe(bar.parentElement, {
       childList: true,
