@@ -155,15 +155,16 @@ def judging_router(
         return {"version": now.version, "html": render_markdown(now.text), "text": now.text}
 
     @router.post("/judging/judgments")
-    def judgments(given: VerdictGiven, actor: Current) -> dict[str, Any]:
-        saved = comparing.judge(actor, given).result()
-        progress = comparing.progress(actor)
+    async def judgments(given: VerdictGiven, actor: Current) -> dict[str, Any]:
+        # While the disk is slow no thread waits for it: everybody else's requests need them.
+        saved = await asyncio.wrap_future(await asyncio.to_thread(comparing.judge, actor, given))
+        progress = await asyncio.to_thread(comparing.progress, actor)
         reply = {"id": saved.id, "recorded_at": saved.recorded_at, "progress": asdict(progress)}
         if (feedback := comparing.feedback(saved)) is not None:
             html = render_markdown(feedback.explanation)
             reply["practice"] = {**feedback._asdict(), "explanation": html}
         elif project.settings.reveals_policies:
-            reply["revealed"] = comparing.authors(saved)
+            reply["revealed"] = await asyncio.to_thread(comparing.authors, saved)
         return reply
 
     @router.post("/judging/undo")
