@@ -241,7 +241,7 @@ class TrainTab:
         view = self._launching.view(actor, shown or None)
         pipeline = self._pipeline.state(actor)
         if view is None or drawn != _state_key(view, pipeline):
-            return self._everything(actor, _followed(shown, pipeline), method)
+            return self._everything(actor, _followed(shown, pipeline), method, pipeline)
         return {
             self.status: run_view.status(view, utc_now()),
             self.curves: run_charts.curves(view.run, view.events),
@@ -340,7 +340,11 @@ class TrainTab:
         fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
         return self.forms[method].filled(fitting)
 
-    def _everything(self, actor: Actor, shown: str, method: str) -> dict[Any, Any]:
+    def _everything(
+        self, actor: Actor, shown: str, method: str, pipeline: PipelineState | None = None
+    ) -> dict[Any, Any]:
+        # The pipeline is read before the run: a stage that begins meanwhile is followed next time.
+        pipeline = pipeline or self._pipeline.state(actor)
         view = self._launching.view(actor, shown or None)
         amount = self._launching.amount(actor, method)
         runs, reward_runs = self._launching.list_runs(actor), self._launching.reward_runs(actor)
@@ -350,7 +354,7 @@ class TrainTab:
             active_run=next((r.id for r in runs if not r.state.is_final), None),
             lacks_reward_model=needs_reward_model and not reward_runs,
         )
-        pipeline, now = self._pipeline.state(actor), utc_now()
+        now = utc_now()
         is_pipeline_active = pipeline is not None and pipeline.is_active
         return {
             self.data: data_card(method, amount, self._launching.counts(actor)),

@@ -53,6 +53,7 @@ class ScriptedRuns:
     """Nothing trains; what is launched is recorded."""
 
     base_model = "starter"
+    model_parameters = 1000
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.launched: list[dict[str, Any]] = []

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+
+from labeling.access import Actor, actor_of
+from labeling.launching import Launching
+from labeling.pipeline import Pipeline
+from labeling.promoting import Promoting
+from labeling.sessions import Sessions
+from labeling.ui.train import TrainTab
+from store import policies, runs
+from store.db import Store
+from store.records import PromotionKind, Role, Run, RunState
+from tests.builders import make_annotator, make_preferences
+from tests.unit.test_launching import ScriptedRuns
+from training.policy_host import PolicyHost
+from training.runs import RunService
+
+
+class WatchedRuns(ScriptedRuns):
+    """Runs that end when told to, and tell the pipeline so."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        super().__init__(store, folder)
+        self.on_finished: list[Any] = []
+
+    def tell(self, run: Run) -> None:
+        """As the run service does, after the store knows that the run has ended."""
+        for listener in self.on_finished:
+            listener(runs.get(self._store, run.id), None)
+
+
+class InterruptedLaunching(Launching):
+    """Something else happens while the tab reads what it will draw."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def list_runs(self, actor: Actor) -> list[Run]:
+        """As ever, after what happens meanwhile, once."""
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
+        return super().list_runs(actor)
+
+
+class NobodyServes:
+    """A host without a live policy."""
+
+    live_version = None
+
+    def status(self) -> NobodyServes:
+        return self
+
+
+class Tab:
+    """A Train tab over a real store, with runs that end when told to."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.lead = actor_of(make_annotator(store, "lea", role=Role.LEAD))
+        make_preferences(store, [("Where?", "Here.", "No."), ("When?", "Now.", "Later.")])
+        base = policies.register(store, base_model="starter", parent_version=None)
+        policies.record_promotion(
+            store, base.version, kind=PromotionKind.INITIAL, annotator_id=None
+        )
+        self.runs = WatchedRuns(store, folder / "runs")
+        service = cast(RunService, self.runs)
+        self.launching = InterruptedLaunching(store, service, folder / "snapshots")
+        self.pipeline = Pipeline(store, self.launching, service)
+        self.tab = TrainTab(
+            Sessions(store, clock_s=lambda: 0.0, is_single_person=True),
+            self.launching,
+            self.pipeline,
+            cast(Promoting, None),
+            cast(PolicyHost, NobodyServes()),
+        )
+        with gr.Blocks(), gr.Tab():
+            self.tab.draw()
+        self.shown = self.drawn = ""
+
+    def take(self, drawn: dict[Any, Any]) -> None:
+        """What the browser keeps of an answer."""
+        self.shown = drawn.get(self.tab.shown, self.shown)
+        self.drawn = drawn.get(self.tab.drawn, self.drawn)
+
+    def follow(self) -> None:
+        """A second passes."""
+        self.take(self.tab.follow(self.lead, self.shown, self.drawn, "dpo"))
+
+
+@pytest.fixture
+def tab(store: Store, tmp_path: Path) -> Tab:
+    return Tab(store, tmp_path)
+
+
+@pytest.mark.parametrize("is_while_drawn", [False, True])
+def test_the_next_stage_is_followed_also_when_it_begins_while_the_page_is_drawn(
+    tab: Tab, is_while_drawn: bool
+) -> None:
+    state = tab.pipeline.start(tab.lead)
+    first = runs.get(tab.store, state.run_ids["sft"])
+    tab.take(tab.tab.open(tab.lead, first.id, "small", "dpo"))
+    assert tab.shown == first.id
+
+    runs.mark_finished(tab.store, first.id, RunState.SUCCEEDED)
+    if is_while_drawn:
+        tab.launching.meanwhile = lambda: tab.runs.tell(first)
+    else:
+        tab.runs.tell(first)
+    tab.follow()
+    tab.follow()
+
+    now = tab.pipeline.state(tab.lead)
+    assert now is not None
+    assert now.current == "reward"
+    assert tab.shown == now.run_ids["reward"]
