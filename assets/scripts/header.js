@@ -2,11 +2,12 @@
 "use strict";
 
 (() => {
-  const { call, windows, wait, backoff, t, locale, theme, outbox, supply } = Whetstone;
+  const { call, windows, wait, backoff, locale, theme, outbox, supply } = Whetstone;
 
   const OPENING_TRIES = 600;
   const OPENING_LOOKS = 5;
   const OPENING_PAUSE_MS = 100;
+  const PRESSING_PAUSE_MS = 500;
 
   const headers = new Set();
 
@@ -68,19 +69,40 @@
 
   /** Nothing happens when there is no such tab yet; on a narrow page it may be in the menu. */
   function clickTab(name) {
-    const label = t(`tab.${name.replaceAll("-", "_")}`);
     const inMenu = [...document.querySelectorAll("#ws-tabs .overflow-dropdown button")].find(
-      (button) => button.textContent.trim() === label,
+      (button) => nameOf(button) === name,
     );
     (document.getElementById(`tab-${name}-button`) ?? inMenu)?.click();
   }
 
+  /** The tab that a button opens, be it in the bar or in the menu of a narrow page. */
+  function nameOf(button) {
+    const name = /^tab-(.+)-button$/.exec(button.id)?.[1];
+    return name ?? locale.tabKey(button)?.slice("tab.".length).replaceAll("_", "-");
+  }
+
   /** The address names the tab in front, so that a reload or a bookmark finds it again. */
   function rememberTab() {
-    const id = document.querySelector("#ws-tabs [role=tab][aria-selected=true]")?.id ?? "";
-    const name = /^tab-(.+)-button$/.exec(id)?.[1];
+    const selected = document.querySelector("#ws-tabs [role=tab][aria-selected=true]");
+    if (selected) putInAddress(nameOf(selected));
+  }
+
+  function putInAddress(name) {
     if (name) history.replaceState(null, "", name === "compare" ? location.pathname : `#${name}`);
   }
+
+  // A tab that is pressed before Gradio listens is opened all the same, not the one named before.
+  document.addEventListener(
+    "click",
+    async (event) => {
+      const button = event.target.closest?.("#ws-tabs :is([role=tab], .overflow-dropdown button)");
+      if (!button || !event.isTrusted) return;
+      putInAddress(nameOf(button));
+      await wait(PRESSING_PAUSE_MS);
+      openTab();
+    },
+    true,
+  );
 
   let isStarted = false;
 

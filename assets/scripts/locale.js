@@ -68,20 +68,20 @@
       for (const listener of listeners) listener();
     }
 
+    /** Which string a tab's button shows, in whichever language; undefined for another text. */
+    function tabKey(button) {
+      const shown = button.textContent.trim();
+      const all = Object.values(strings).flatMap(Object.entries);
+      return all.find(([key, text]) => key.startsWith("tab.") && text === shown)?.[0];
+    }
+
     /** Gradio owns the tab buttons and may draw them again at any time. */
     function translateTabs() {
-      const keys = new Map();
-      for (const found of Object.values(strings)) {
-        for (const [key, text] of Object.entries(found)) {
-          if (key.startsWith("tab.")) keys.set(text, key);
-        }
-      }
       for (const button of document.querySelectorAll(
         "#ws-tabs > .tab-wrapper :is([role=tab], .overflow-dropdown button)",
       )) {
-        const shown = button.textContent.trim();
-        const key = keys.get(shown);
-        if (key && t(key) !== shown) button.textContent = t(key);
+        const key = tabKey(button);
+        if (key && t(key) !== button.textContent.trim()) button.textContent = t(key);
       }
     }
 
@@ -101,6 +101,7 @@
       t,
       plural,
       translate,
+      tabKey,
       translateTabs,
       load,
       toggle,

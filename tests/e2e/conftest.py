@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from playwright.sync_api import Error as PlaywrightError
 
 from labeling.sessions import add_person
 from store.records import Role
@@ -37,6 +38,7 @@ READY = re.compile(r"Whetstone is ready at (http://\S+)")
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
 EXPECT_TIMEOUT_MS = 20_000  # shared machines stall
+LONGEST_PAGE = 3000
 PASSWORD = "correct horse battery"
 PEOPLE = ("ana", "ben", "chen", "dora", "emil", "fatima", "goro", "hana", "ivan", "jun")
 CHROMIUM_FLAGS = [
@@ -309,9 +311,33 @@ def new_visitor(browser: Browser) -> Iterator[NewVisitor]:
             visitors[-1].context.add_init_script(TOUR_SEEN)
         return visitors[-1]
 
+    make.visitors = visitors  # type: ignore[attr-defined]  # for the report of a failure
     yield make
     for visitor in visitors:
         visitor.context.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the pages of a test that fails show at that moment is told with it."""
+    report = yield
+    if report.failed and report.when == "call":
+        # Fixtures end later, so the browsers are still open.
+        make = getattr(item, "funcargs", {}).get("new_visitor")
+        for visitor in getattr(make, "visitors", []):
+            for page in visitor.context.pages:
+                report.sections.append((f"page {page.url}", _told(page, visitor)))
+    return report
+
+
+def _told(page: Page, visitor: Visitor) -> str:
+    try:
+        text = page.inner_text("body", timeout=2000)
+    except PlaywrightError as error:
+        text = f"nothing to read: {error}"
+    return "\n".join([text[:LONGEST_PAGE], *visitor.console_errors])
 
 
 Snap = Callable[[Page, str], None]

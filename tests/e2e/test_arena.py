@@ -206,12 +206,14 @@ def demanding(tmp_path: Path) -> Iterator[RunningApp]:
 
 # What a slow browser does with Gradio's page.
 LOSE_FIRST_CLICK = """
-addEventListener("click", (event) => {
-  if (window.isSlow || !event.target.closest("#tab-arena-button")) return;
+addEventListener("DOMContentLoaded", () => document.body.addEventListener("click", (event) => {
+  const button = event.target.closest("[role=tab], .overflow-dropdown button");
+  if (window.isSlow || !["Arena", "Export"].includes(button?.textContent.trim())) return;
   window.isSlow = true;
   event.stopImmediatePropagation();
-}, true);
+}, true));
 """
+PRESSED_LONG_AGO_MS = 1500
 DRAW_TABS_LATE = """
 const find = Document.prototype.querySelector;
 Document.prototype.querySelector = function (selector) {
@@ -234,6 +236,31 @@ def test_the_tab_that_the_address_names_comes_to_the_front_of_a_slow_page(
 
     expect(page.locator(ARENA)).to_be_visible()
     assert page.evaluate("window.isSlow")
+
+
+@pytest.mark.parametrize("is_in_menu", [False, True], ids=["bar", "menu"])
+def test_a_tab_pressed_while_a_slow_page_opens_is_the_one_that_stays(
+    app: RunningApp, new_visitor: NewVisitor, is_in_menu: bool
+) -> None:
+    width = 360 if is_in_menu else 1280
+    visitor = new_visitor(app.url, viewport={"width": width, "height": 800})
+    visitor.context.add_init_script(LOSE_FIRST_CLICK)
+    page = visitor.open_page()
+
+    page.goto(f"{app.url}/lead/#my-work")
+    if is_in_menu:
+        page.locator("#ws-my-work .ws-work").wait_for()  # the menu opens from now on
+        page.locator("#ws-tabs .overflow-menu > button").click()
+        page.locator("#ws-tabs .overflow-dropdown").get_by_text("Export").click()
+    else:
+        page.locator("#tab-arena-button").click()
+
+    name = "export" if is_in_menu else "arena"
+    expect(page.locator(f"#tab-{name}")).to_be_visible()
+    assert page.evaluate("window.isSlow")
+    page.wait_for_timeout(PRESSED_LONG_AGO_MS)
+    expect(page.locator(f"#tab-{name}")).to_be_visible()
+    assert page.url.endswith(f"#{name}")
 
 
 def test_what_the_project_asks_is_said_by_keyboard_beside_the_verdict(
