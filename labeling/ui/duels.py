@@ -9,6 +9,16 @@ from labeling.ui import html
 from labeling.ui.html import Html, el
 
 
+def none_yet(*, is_live: bool) -> Html:
+    """Why there is nothing to tell of a version so far."""
+    said = (
+        t("No blind verdicts yet: the first are being written.")
+        if is_live
+        else t("No blind verdicts yet: they begin when it is promoted.")
+    )
+    return el("p", said, class_="wsl-note")
+
+
 def meter(duel: Duel) -> Html:
     """The win rate against one opponent with its interval, and what it is made of."""
     told = duel.won

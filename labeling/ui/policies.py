@@ -255,12 +255,7 @@ def verdict(row: VersionRow) -> Html:
         return el("div", *map(duels.meter, row.duels[:SHOWN_DUELS]), class_="wsl-duels")
     if row.policy.parent_version is None:
         return el("p", t("The base model, before any training here."), class_="wsl-note")
-    said = (
-        t("No blind verdicts yet: the first are being written.")
-        if row.is_live
-        else t("No blind verdicts yet: they begin when it is promoted.")
-    )
-    return el("p", said, class_="wsl-note")
+    return duels.none_yet(is_live=row.is_live)
 
 
 def _training_of(policy: Policy) -> list[tuple[str, str]]:

@@ -109,12 +109,13 @@ def actions(view: RunView, *, is_live: bool, is_log_shown: bool) -> Html:
     return el("div", *buttons, class_="wsl-actions")
 
 
-def result(view: RunView) -> Html:
+def result(view: RunView, *, is_live: bool) -> Html:
     """Verdicts, figures before and after, people's own, habits, then responses side by side."""
     report = _report(view.run)
     if not report:
         return EMPTY
-    measured = (run_report.verdicts(report), run_report.measured(report), _by_people(view))
+    by_people = _by_people(view, is_live=is_live)
+    measured = (run_report.verdicts(report), run_report.measured(report), by_people)
     return html.join([*measured, run_report.habits(report), _samples(report)])
 
 
@@ -251,14 +252,13 @@ def _said(told: Mapping[str, Any]) -> str:
     return say(Message.from_json(said)) if said else str(told.get("message", ""))
 
 
-def _by_people(view: RunView) -> Html:
+def _by_people(view: RunView, *, is_live: bool) -> Html:
     """Win rates against the policy before and the base; nothing for what is no policy."""
     if view.policy is None:
         return EMPTY
     title = t("By people, who do not know which is which")
     if not view.duels:
-        none = t("No blind verdicts yet: they begin when it is promoted.")
-        return html.section(title, el("p", none, class_="wsl-note"), id="run-by-people")
+        return html.section(title, duels.none_yet(is_live=is_live), id="run-by-people")
     meters = el("div", *map(duels.meter, view.duels), class_="wsl-duels")
     return html.section(title, meters, id="run-by-people")
 

@@ -374,7 +374,7 @@ class TrainTab:
             self.swap: EMPTY,
             self.curves: run_charts.curves(view.run, view.events) if view else EMPTY,
             self.log: EMPTY,
-            self.result: run_view.result(view) if view else EMPTY,
+            self.result: run_view.result(view, is_live=self._is_live(view)) if view else EMPTY,
             self.runs: run_view.run_list(
                 runs,
                 shown=view.run.id if view else "",
@@ -390,9 +390,11 @@ class TrainTab:
         }
 
     def _actions(self, view: RunView, *, is_log_shown: bool) -> Html:
+        return run_view.actions(view, is_live=self._is_live(view), is_log_shown=is_log_shown)
+
+    def _is_live(self, view: RunView) -> bool:
         live = self._host.status().live_version
-        is_live = view.policy is not None and view.policy.version == live
-        return run_view.actions(view, is_live=is_live, is_log_shown=is_log_shown)
+        return view.policy is not None and view.policy.version == live
 
 
 def data_card(method: str, amount: KindCount, counts: PreferenceCounts) -> Html:

@@ -129,10 +129,15 @@ def test_hostile_responses_are_shown_as_text() -> None:
     }
     report = {"report": {"generations": generations}}
 
-    shown = run_view.result(RunView(make_run(RunState.SUCCEEDED, result=report), [], None))
+    shown = result_of(RunView(make_run(RunState.SUCCEEDED, result=report), [], None))
 
     assert_harmless(shown)
     assert shown.count("alert(3)") == 3
+
+
+def result_of(view: RunView, *, is_live: bool = False) -> str:
+    """What the run left, as it is drawn."""
+    return run_view.result(view, is_live=is_live)
 
 
 def test_a_result_shows_verdicts_habits_and_intervals() -> None:
@@ -146,7 +151,7 @@ def test_a_result_shows_verdicts_habits_and_intervals() -> None:
 
     run = make_run(RunState.SUCCEEDED, result={"report": {**report, "verdicts": verdicts}})
 
-    shown = run_view.result(RunView(run, [], None))
+    shown = result_of(RunView(run, [], None))
 
     assert_harmless(shown)
     assert 'wsl-notice wsl-warn" role="status"><strong>It apologises much more</strong>' in shown
@@ -162,9 +167,9 @@ def test_a_result_says_who_scored_in_the_language_of_the_reader() -> None:
     report = {"win_rate": None, "unscored": why, "pairs": PAIRS}
     view = RunView(make_run(RunState.SUCCEEDED, result={"report": report}), [], None)
 
-    assert "No reward model has scored the responses: gone" in run_view.result(view)
+    assert "No reward model has scored the responses: gone" in result_of(view)
     with i18n.speaking(i18n.Language.ZH):
-        assert "没有奖励模型为回复打分：gone" in run_view.result(view)
+        assert "没有奖励模型为回复打分：gone" in result_of(view)
 
 
 def test_a_result_shows_people_apart_from_the_machine_and_says_where_none_has_judged() -> None:
@@ -172,10 +177,10 @@ def test_a_result_shows_people_apart_from_the_machine_and_says_where_none_has_ju
     policy = make_version(0, 0).policy
     duel = Duel("pol-000001", win_rate(40, 10, 0), 3)
 
-    assert "By people" not in run_view.result(RunView(run, [], None))
-    unjudged = run_view.result(RunView(run, [], policy))
-    assert "they begin when it is promoted" in unjudged
-    judged = run_view.result(RunView(run, [], policy, (duel,)))
+    assert "By people" not in result_of(RunView(run, [], None))
+    assert "they begin when it is promoted" in result_of(RunView(run, [], policy))
+    assert "the first are being written" in result_of(RunView(run, [], policy), is_live=True)
+    judged = result_of(RunView(run, [], policy, (duel,)))
     assert "Blind against pol-000001: better (67 to 89 %)" in judged
 
 
