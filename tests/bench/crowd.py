@@ -3,7 +3,8 @@
 Each does what the page's script does: holds six items, asks for more at three, sends a judgment
 under an id of its own and sends it again when no answer came. Spoken to over standard input: a
 line with a `Plan` signs everybody in and is answered by `ready`; `go` begins; the end of the input
-ends it, though not before `seconds` have passed, and an `Outcome` is printed.
+ends it, though not before `seconds` have passed, and an `Outcome` is printed. What they see is
+timed here, so this process must have little to do itself.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import sys
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from typing import Any
 
-import httpx
+import aiohttp
+import uvloop
 
 TARGET_ITEMS = 6
 LOW_MARK = 3
@@ -67,8 +70,10 @@ class Annotator:
         self._name = name
         self._outcome = outcome
         self._rng = random.Random(f"{plan.seed} {name}")
-        self._client = httpx.AsyncClient(
-            base_url=plan.url, timeout=TIMEOUT_S, trust_env=False, verify=False
+        self._client = aiohttp.ClientSession(
+            plan.url,
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # also of a host without a name
         )
         self._items: list[str] = []  # lease ids
         self._unsent: list[str] = []
@@ -77,9 +82,9 @@ class Annotator:
     async def sign_in(self) -> None:
         """Through the form; then get the first items."""
         given = {"name": self._name, "password": self._plan.password}
-        reply = await self._client.post("/login", data=given)
-        if reply.status_code != httpx.codes.SEE_OTHER:
-            raise SystemExit(f"{self._name} could not sign in: HTTP {reply.status_code}")
+        async with self._client.post("/login", data=given, allow_redirects=False) as reply:
+            if reply.status != HTTPStatus.SEE_OTHER:
+                raise SystemExit(f"{self._name} could not sign in: HTTP {reply.status}")
         await self._refill()
 
     async def judge(self, stop: asyncio.Event) -> None:
@@ -101,7 +106,7 @@ class Annotator:
                 self._outcome.starved += 1
         if self._refilling:
             await self._refilling
-        await self._client.aclose()
+        await self._client.close()
 
     def _top_up(self) -> None:
         is_refilling = self._refilling is not None and not self._refilling.done()
@@ -112,15 +117,16 @@ class Annotator:
         wanted = {"want": TARGET_ITEMS - len(self._items), "held": self._items + self._unsent}
         began = time.perf_counter()
         try:
-            reply = await self._client.post("/api/judging/items", json=wanted)
-        except httpx.TransportError:
+            async with self._client.post("/api/judging/items", json=wanted) as reply:
+                text = await reply.read()
+        except (aiohttp.ClientError, TimeoutError):
             self._outcome.retries += 1
             return
-        if not reply.is_success:
+        if not reply.ok:
             self._outcome.retries += 1
             return
         self._outcome.items_ms.append((time.perf_counter() - began) * 1000)
-        found = reply.json()
+        found = json.loads(text)
         known = {*self._items, *self._unsent}
         self._items = [id for id in self._items if id not in found["gone"]]
         self._items += [x["lease_id"] for x in found["items"] if x["lease_id"] not in known]
@@ -132,7 +138,7 @@ class Annotator:
         began = time.perf_counter()
         for attempt in range(TRIES):
             status = await self._post(body)
-            if status == httpx.codes.OK:
+            if status == HTTPStatus.OK:
                 self._outcome.ack_ms.append((time.perf_counter() - began) * 1000)
                 self._outcome.acknowledged.append(body["id"])
                 self._outcome.acknowledged_at_s.append(time.perf_counter() - self._outcome.began)
@@ -146,8 +152,10 @@ class Annotator:
     async def _post(self, body: dict[str, Any]) -> int:
         """The status of the answer; 0 when none came."""
         try:
-            return (await self._client.post("/api/judging/judgments", json=body)).status_code
-        except httpx.TransportError:
+            async with self._client.post("/api/judging/judgments", json=body) as reply:
+                await reply.read()
+                return reply.status
+        except (aiohttp.ClientError, TimeoutError):
             return 0
 
 
@@ -188,4 +196,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())
