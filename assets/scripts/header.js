@@ -7,7 +7,7 @@
   const OPENING_TRIES = 600;
   const OPENING_LOOKS = 5;
   const OPENING_PAUSE_MS = 100;
-  const PRESSING_PAUSE_MS = 500;
+  const PRESSED_LOOKS = 5;
 
   const headers = new Set();
 
@@ -39,20 +39,38 @@
       subtree: true,
       characterData: true,
     });
-    openTab();
+    window.WhetstonePresses.listener = openPressed;
     addEventListener("hashchange", openTab);
     new MutationObserver(rememberTab).observe(bar.parentElement, {
       subtree: true,
       attributeFilter: ["aria-selected"],
     });
+    if (window.WhetstonePresses.tab) openPressed();
+    else openTab();
+  }
+
+  let pressed = null; // the tab that a person wants, until it is in front
+
+  /** Gradio opens what is pressed, unless it did not listen yet: then what is pressed counts too. */
+  async function openPressed() {
+    const name = nameOf(window.WhetstonePresses.tab);
+    if (!name) return;
+    pressed = name;
+    putInAddress(name);
+    for (let looks = 0; looks < PRESSED_LOOKS && pressed === name; looks++) {
+      await wait(OPENING_PAUSE_MS);
+      if (isInFront(name)) break;
+      if (looks === PRESSED_LOOKS - 1) await openTab();
+    }
+    if (pressed === name) pressed = null;
   }
 
   /** Bring the tab to the front that the address names; Gradio draws a tab before it listens. */
   async function openTab() {
-    const name = location.hash.slice(1);
+    const name = inAddress();
     let looks = 0; // at the tab in front, one after the other
-    for (let tries = 0; tries < OPENING_TRIES && name === location.hash.slice(1); tries++) {
-      if (!name || looks === OPENING_LOOKS) return;
+    for (let tries = 0; tries < OPENING_TRIES && name === inAddress(); tries++) {
+      if (looks === OPENING_LOOKS) return;
       looks = isInFront(name) ? looks + 1 : 0;
       if (looks === 0) clickTab(name);
       await wait(OPENING_PAUSE_MS);
@@ -84,25 +102,14 @@
   /** The address names the tab in front, so that a reload or a bookmark finds it again. */
   function rememberTab() {
     const selected = document.querySelector("#ws-tabs [role=tab][aria-selected=true]");
-    if (selected) putInAddress(nameOf(selected));
+    if (selected && !pressed) putInAddress(nameOf(selected));
   }
+
+  const inAddress = () => location.hash.slice(1) || "compare";
 
   function putInAddress(name) {
     if (name) history.replaceState(null, "", name === "compare" ? location.pathname : `#${name}`);
   }
-
-  // A tab that is pressed before Gradio listens is opened all the same, not the one named before.
-  document.addEventListener(
-    "click",
-    async (event) => {
-      const button = event.target.closest?.("#ws-tabs :is([role=tab], .overflow-dropdown button)");
-      if (!button || !event.isTrusted) return;
-      putInAddress(nameOf(button));
-      await wait(PRESSING_PAUSE_MS);
-      openTab();
-    },
-    true,
-  );
 
   let isStarted = false;
 

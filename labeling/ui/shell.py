@@ -107,7 +107,7 @@ def mount(
         path=path,
         auth_dependency=auth_dependency,
         theme=build_theme(),
-        head=head_tags() + head,
+        head=head_tags() + presses_tag() + head,
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -128,6 +128,11 @@ def head_tags() -> str:
         f'<link rel="stylesheet" href="{asset_url("leads.css")}">'
         '<link rel="icon" type="image/svg+xml" href="/favicon.ico">'
     )
+
+
+def presses_tag() -> str:
+    """Loads what notes presses of tabs; it stands in the head, to be there before the tabs."""
+    return f'<script src="{asset_url("scripts/presses.js")}"></script>'
 
 
 def build_theme() -> gr.themes.Base:
