@@ -303,6 +303,7 @@ def build_web(services: Services) -> FastAPI:
 
 def _serve(settings: Settings) -> int:
     """Open everything, serve until asked to stop, close in reverse order."""
+    import gc
     import logging
     import signal
     import warnings
@@ -325,6 +326,9 @@ def _serve(settings: Settings) -> int:
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 print(f"Whetstone is ready at {address}", flush=True)
+                # All that was imported stays: looking through it again holds everybody up.
+                gc.collect()
+                gc.freeze()
                 if settings.is_browser_opened:
                     _open_browser(address)
 

@@ -266,6 +266,12 @@ class Assignment:
         self._record(fresh)
         return Claim(own[:want] + fresh, gone)
 
+    def upcoming(self, number: int) -> list[str]:
+        """Ids of comparisons that will soon be handed out, as far as can be foretold."""
+        with self._lock:
+            waiting = (task.id for line in self._lines for task in line)
+            return list(islice(waiting, number))
+
     def settle(self, comparison_id: str, annotator_id: str, verdict: Verdict) -> None:
         """Book what a durable judgment said; a retraction gives the comparison back."""
         with self._lock:

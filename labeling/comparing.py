@@ -26,6 +26,8 @@ from store.records import Comparison, Completion, Judgment, Lease, Message, Prom
 
 MAX_WANT = 20
 MAX_SHOWN = 10_000
+READ_AHEAD = 48
+MAX_READ = 1000
 GOALS = (50, 200, 1000)
 
 
@@ -108,6 +110,14 @@ class PastJudgment:
     is_practice: bool
 
 
+class _Contents(NamedTuple):
+    """A comparison with all that is shown of it; none of it ever changes."""
+
+    comparison: Comparison
+    prompt: Prompt
+    completions: dict[str, Completion]
+
+
 @dataclass
 class _Tally:
     """One annotator's counts, kept so that an acknowledgement needs no aggregate query."""
@@ -139,7 +149,8 @@ class Comparing:
         self._lock = threading.Lock()  # protects _tallies
         self._tallies: dict[str, _Tally] = {}
         self._shown: OrderedDict[str, Comparison] = OrderedDict()  # of late; they never change
-        self._showing = threading.Lock()  # protects _shown
+        self._read: OrderedDict[str, _Contents] = OrderedDict()  # of late, or ahead
+        self._showing = threading.Lock()  # protects _shown and _read
 
     def items(self, actor: Actor, *, want: int, held: Sequence[str]) -> Items:
         """Up to `want` items beside those the page holds: practice, then what is open already."""
@@ -187,6 +198,15 @@ class Comparing:
         saved = judgments.submit(self._store, judgment, rewrite=rewrite)
         saved.add_done_callback(lambda done: self._settle(done, now, corrected))
         return saved
+
+    def is_at_hand(self, actor: Actor, given: VerdictGiven) -> bool:
+        """Whether `judge`, and `progress` after it, will look nothing up in the store."""
+        lease = self._assignment.lease(actor.id, given.lease_id)
+        if lease is None or given.supersedes is not None:
+            return False
+        with self._showing:
+            is_shown = lease.comparison_id in self._shown
+        return is_shown and actor.id in self._tallies
 
     def _corrected(self, judgment: Judgment) -> Judgment | None:
         """The judgment that this one supersedes, which must be of the same lease and person."""
@@ -360,22 +380,43 @@ class Comparing:
         return tally
 
     def _show(self, leases: Sequence[Lease]) -> list[Item]:
-        if not leases:
-            return []
-        found = comparisons.get_many(self._store, [lease.comparison_id for lease in leases])
-        asked = prompts.get_many(self._store, [c.prompt_id for c in found.values()])
-        texts = completions.get_many(
-            self._store, [id for c in found.values() for id in c.completion_ids]
-        )
-        self._remember(found)
+        found = self._contents([lease.comparison_id for lease in leases])
+        self._remember({id: contents.comparison for id, contents in found.items()})
         return [
             replace(
-                _item(lease, found[lease.comparison_id], asked, texts),
+                _item(lease, found[lease.comparison_id]),
                 practice=self._practice.number_of(lease.comparison_id),
             )
             for lease in leases
             if lease.comparison_id in found
         ]
+
+    def _contents(self, ids: Sequence[str]) -> dict[str, _Contents]:
+        """By comparison id. What has to be read is read together with what will be wanted next."""
+        with self._showing:
+            known = {id: self._read[id] for id in ids if id in self._read}
+        if len(known) == len(ids):
+            return known
+        ahead = self._assignment.upcoming(READ_AHEAD)
+        with self._showing:
+            missing = [id for id in dict.fromkeys([*ids, *ahead]) if id not in self._read]
+        read = self._read_contents(missing)
+        with self._showing:
+            self._read.update(read)
+            while len(self._read) > MAX_READ:
+                self._read.popitem(last=False)
+        return known | {id: read[id] for id in ids if id in read}
+
+    def _read_contents(self, ids: Sequence[str]) -> dict[str, _Contents]:
+        found = comparisons.get_many(self._store, ids)
+        asked = prompts.get_many(self._store, [c.prompt_id for c in found.values()])
+        texts = completions.get_many(
+            self._store, [id for c in found.values() for id in c.completion_ids]
+        )
+        return {
+            id: _Contents(c, asked[c.prompt_id], {i: texts[i] for i in c.completion_ids})
+            for id, c in found.items()
+        }
 
     def _remember(self, found: Mapping[str, Comparison]) -> None:
         with self._showing:
@@ -409,14 +450,9 @@ def _displayed(comparison: Comparison, lease: Lease) -> tuple[str, ...]:
     return tuple(comparison.completion_ids[i] for i in lease.display_order)
 
 
-def _item(
-    lease: Lease,
-    comparison: Comparison,
-    asked: dict[str, Prompt],
-    texts: dict[str, Completion],
-) -> Item:
-    prompt = asked[comparison.prompt_id]
-    shown = [texts[id].text for id in _displayed(comparison, lease)]
+def _item(lease: Lease, contents: _Contents) -> Item:
+    prompt = contents.prompt
+    shown = [contents.completions[id].text for id in _displayed(contents.comparison, lease)]
     return Item(
         lease_id=lease.id,
         expires_at=lease.expires_at,

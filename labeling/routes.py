@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
@@ -156,9 +157,11 @@ def judging_router(
 
     @router.post("/judging/judgments")
     async def judgments(given: VerdictGiven, actor: Current) -> dict[str, Any]:
-        # While the disk is slow no thread waits for it: everybody else's requests need them.
-        saved = await asyncio.wrap_future(await asyncio.to_thread(comparing.judge, actor, given))
-        progress = await asyncio.to_thread(comparing.progress, actor)
+        # A thread is taken only to look something up, and none waits while the disk is slow.
+        in_place = comparing.is_at_hand(actor, given)
+        judge, count = partial(comparing.judge, actor, given), partial(comparing.progress, actor)
+        saved = await asyncio.wrap_future(judge() if in_place else await asyncio.to_thread(judge))
+        progress = count() if in_place else await asyncio.to_thread(count)
         reply = {"id": saved.id, "recorded_at": saved.recorded_at, "progress": asdict(progress)}
         if (feedback := comparing.feedback(saved)) is not None:
             html = render_markdown(feedback.explanation)

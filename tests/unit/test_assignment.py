@@ -45,6 +45,18 @@ def test_two_people_never_hold_the_same_comparison(store: Store) -> None:
     assert not ids(ana) & ids(ben)
 
 
+def test_what_is_upcoming_is_what_is_handed_out_next(store: Store) -> None:
+    made = make_many(store, 6)
+    assignment = open_assignment(store)
+    claim(assignment, "ana", 2)
+    assignment.withdraw(made[3].id)
+
+    foretold = assignment.upcoming(2)
+
+    assert foretold == [lease.comparison_id for lease in claim(assignment, "ben", 2)]
+    assert made[3].id not in assignment.upcoming(9)
+
+
 def test_a_hundred_threads_claiming_at_once_get_each_comparison_once(store: Store) -> None:
     make_many(store, 60)
     assignment = open_assignment(store)

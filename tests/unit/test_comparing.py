@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,10 +12,10 @@ from labeling.access import Actor
 from labeling.assignment import LEASE_LIFE, Assignment
 from labeling.comparing import Comparing, Item, goal_after
 from labeling.verdicts import VerdictGiven
-from store import judgments, preferences
+from store import completions, judgments, preferences
 from store.db import Store
 from store.errors import BadInput, Conflict, NotAllowed, NotFound
-from store.records import Role, Verdict
+from store.records import Completion, Role, Verdict
 from tests.builders import Clock, make_comparison
 
 ANA = Actor("ana", "Ana", Role.ANNOTATOR)
@@ -39,6 +40,54 @@ def take(comparing: Comparing, actor: Actor, want: int) -> list[Item]:
 
 def prefer(lease_id: str, place: int, id: str = "j1") -> VerdictGiven:
     return VerdictGiven(id, lease_id, Verdict.PREFERRED, place=place, strength=2, duration_ms=900)
+
+
+def test_only_what_needs_no_look_into_the_store_is_at_hand(comparing: Comparing) -> None:
+    (item,) = take(comparing, ANA, 1)
+    given = prefer(item.lease_id, 0)
+    assert not comparing.is_at_hand(ANA, given)  # what she has judged is not known yet
+    comparing.progress(ANA)
+    comparing.progress(BEN)
+
+    assert comparing.is_at_hand(ANA, given)
+    assert not comparing.is_at_hand(ANA, replace(given, supersedes="j0"))
+    assert not comparing.is_at_hand(BEN, given)
+    comparing.judge(ANA, given).result()
+    assert not comparing.is_at_hand(ANA, given)
+
+
+def test_what_is_at_hand_is_judged_and_counted_without_a_look_into_the_store(
+    store: Store, comparing: Comparing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (item,) = take(comparing, ANA, 1)
+    comparing.progress(ANA)
+    monkeypatch.setattr(store, "read", pytest.fail)
+
+    comparing.judge(ANA, prefer(item.lease_id, 0)).result()
+
+    assert comparing.progress(ANA).judged_by_me == 1
+
+
+def test_what_will_be_wanted_next_is_read_together_with_what_is_wanted(
+    comparing: Comparing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    get_many = completions.get_many
+
+    def count(store: Store, ids: Sequence[str]) -> dict[str, Completion]:
+        read.append(len(ids))
+        return get_many(store, ids)
+
+    monkeypatch.setattr(completions, "get_many", count)
+
+    items = [*take(comparing, ANA, 1), *take(comparing, BEN, 1)]
+    items += comparing.items(ANA, want=2, held=[items[0].lease_id]).items
+
+    assert read == [8]  # the two responses of all four
+    for item in items:
+        number = item.messages[0].text.removeprefix("Question ").removesuffix("?")
+        assert {r.text for r in item.responses} == {f"good {number}", f"bad {number}"}
+    assert len({item.messages[0].text for item in items}) == 4
 
 
 @pytest.mark.parametrize("place", [0, 1])
