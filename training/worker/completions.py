@@ -9,27 +9,49 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from training.worker.failures import BadData
+
+
+class Pair(NamedTuple):
+    """The places of a completion and of one that it is preferred to."""
+
+    chosen: int
+    rejected: int
 
 
 @dataclass(frozen=True)
 class Drawn:
     """All completions of one prompt: token ids, rewards, and which ended by themselves.
 
-    `row` is the prompt's place in the snapshot.
+    `row` is the prompt's place in the snapshot; `round` counts how often the policy had learned.
     """
 
     row: int
     completions: list[list[int]]
     rewards: list[float]
     ended: list[bool]
+    round: int = 0
 
     @property
     def best(self) -> int | None:
         """The place of the highest reward among those that ended; None if none did."""
         places = [place for place, has_ended in enumerate(self.ended) if has_ended]
         return max(places, key=lambda place: self.rewards[place], default=None)
+
+    @property
+    def pair(self) -> Pair | None:
+        """The best of those that ended and the worst of all; None where neither is better.
+
+        The same text scores alike but for its last digits, which its neighbours decide.
+        """
+        worst = min(range(len(self.rewards)), key=lambda place: self.rewards[place])
+        if self.best is None or self.rewards[self.best] == self.rewards[worst]:
+            return None
+        if self.completions[self.best] == self.completions[worst]:
+            return None
+        return Pair(self.best, worst)
 
 
 class CompletionLog:
