@@ -22,8 +22,8 @@ class LossType(StrEnum):
 
 
 @dataclass(frozen=True)
-class DPOOptions(ProcessOptions, TrainerOptions):
-    """Direct Preference Optimisation (Rafailov et al. 2023): learns from pairs alone."""
+class PairOptions(TrainerOptions):
+    """Base of the methods that learn from pairs by a loss of the DPO family."""
 
     beta: float = beta_option()
     loss_type: str = option(
@@ -66,3 +66,8 @@ class DPOOptions(ProcessOptions, TrainerOptions):
                 self.label_smoothing,
                 "the robust loss needs the share of flipped judgments; 0.1 is usual",
             )
+
+
+@dataclass(frozen=True)
+class DPOOptions(ProcessOptions, PairOptions):
+    """Direct Preference Optimisation (Rafailov et al. 2023): learns from pairs alone."""

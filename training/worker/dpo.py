@@ -20,8 +20,9 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from training.events import EventKind
-from training.methods.dpo import DPOOptions
+from training.methods.dpo import DPOOptions, PairOptions
 from training.worker import answers, data, evaluate, fitting, models
+from training.worker.evaluate import PairReport
 from training.worker.job import Job
 
 REFERENCE_FILE = "reference.json"
@@ -50,9 +51,11 @@ def train(job: Job) -> Mapping[str, Any]:
     )
 
     job.enter_phase("evaluating")
+    ranked = rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.steps)
     return {
         **fitted.report(),
-        **_evaluate(job, options, trainee, trainer.eval_dataset, fitted.steps),
+        "pairs": asdict(ranked) if ranked else None,
+        **answers.answer_held_out(job, options, trainee),
     }
 
 
@@ -60,6 +63,35 @@ def pair_lengths(tokenized: Dataset) -> list[int]:
     """Tokens of the longer side of each pair that TRL has tokenised, prompt included."""
     columns = (tokenized["prompt_ids"], tokenized["chosen_ids"], tokenized["rejected_ids"])
     return [len(p) + max(len(c), len(r)) for p, c, r in zip(*columns, strict=True)]
+
+
+def trainer_arguments(job: Job, options: PairOptions) -> dict[str, Any]:
+    """Arguments of TRL's configuration, the loss among them."""
+    is_mixed = options.sft_weight > 0
+    return {
+        **fitting.trainer_arguments(job, options),
+        "loss_type": [options.loss_type, "sft"] if is_mixed else [options.loss_type],
+        "loss_weights": [1.0, options.sft_weight] if is_mixed else None,
+        "beta": options.beta,
+        "label_smoothing": options.label_smoothing,
+    }
+
+
+def rank_held_out(
+    job: Job, options: PairOptions, trainee: models.Trainee, held_out: Dataset | None, step: int
+) -> PairReport | None:
+    """How the trained policy ranks held-out pairs, told and for the report; None without any."""
+    pairs = list(held_out) if held_out is not None else []
+    ranked = evaluate.compare_pairs(trainee, pairs, beta=options.beta, stop=job.stop)
+    if ranked:
+        job.events.write(
+            EventKind.METRICS,
+            step=step,
+            held_out_accuracy=ranked.accuracy,
+            held_out_margin=ranked.margin,
+            held_out_loss=ranked.loss,
+        )
+    return ranked
 
 
 class ReferenceLogProbs:
@@ -140,39 +172,14 @@ def _build_trainer(
     split: data.Split,
     known: ReferenceLogProbs,
 ) -> ReferenceOnceTrainer:
-    is_mixed = options.sft_weight > 0
-    arguments = DPOConfig(
-        **fitting.trainer_arguments(job, options),
-        loss_type=[options.loss_type, "sft"] if is_mixed else [options.loss_type],
-        loss_weights=[1.0, options.sft_weight] if is_mixed else None,
-        beta=options.beta,
-        label_smoothing=options.label_smoothing,
-    )
     columns = ("chosen", "rejected")
     return ReferenceOnceTrainer(
         model=loaded.model,
         ref_model=loaded.frozen,
-        args=arguments,
+        args=DPOConfig(**trainer_arguments(job, options)),
         train_dataset=data.to_dataset(split.train, columns),
         eval_dataset=data.to_dataset(split.held_out, columns) if split.held_out else None,
         processing_class=loaded.tokenizer,
         peft_config=loaded.fresh_adapter,
         reference=known,
     )
-
-
-def _evaluate(
-    job: Job, options: DPOOptions, trainee: models.Trainee, held_out: Dataset | None, step: int
-) -> dict[str, Any]:
-    pairs = list(held_out) if held_out is not None else []
-    ranked = evaluate.compare_pairs(trainee, pairs, beta=options.beta, stop=job.stop)
-    if ranked:
-        job.events.write(
-            EventKind.METRICS,
-            step=step,
-            held_out_accuracy=ranked.accuracy,
-            held_out_margin=ranked.margin,
-            held_out_loss=ranked.loss,
-        )
-    answered = answers.answer_held_out(job, options, trainee)
-    return {"pairs": asdict(ranked) if ranked else None, **answered}

@@ -147,7 +147,7 @@ def lay_out(
     )
     trainer.train_dataset = trainer.train_dataset.select([fitting[place] for place in order])
     trainer.eval_dataset = held_out
-    _schedule(trainer, options, steps=math.ceil(len(order) / batch))
+    schedule(trainer, options, steps=math.ceil(len(order) / batch))
     return {
         "train": len(fitting),
         "held_out": len(held_out) if held_out is not None else 0,
@@ -250,7 +250,7 @@ def _fitting(tokenized: Dataset | None, limit: int, lengths: Lengths) -> Dataset
     return tokenized.select([at for at, length in enumerate(lengths(tokenized)) if length <= limit])
 
 
-def _schedule(trainer: Any, options: TrainerOptions, *, steps: int) -> None:
+def schedule(trainer: Any, options: TrainerOptions, *, steps: int) -> None:
     """When the step size rises, and when the held-out rows are measured."""
     # The step size of a warm-up's first step is 0: there must be another.
     trainer.args.warmup_steps = min(math.ceil(options.warmup * steps), steps - 1)

@@ -28,10 +28,13 @@ class Pool(NamedTuple):
     too_long: int
 
 
-def read(job: Job, loaded: Loaded, *, max_new_tokens: int) -> Pool:
-    """The snapshot's prompts, in its order. Raises `BadData` when none leaves room."""
+def read(job: Job, loaded: Loaded, *, max_new_tokens: int, longest: int | None = None) -> Pool:
+    """The snapshot's prompts, in its order. Raises `BadData` when none leaves room.
+
+    With its response, a prompt has `longest` tokens at most, or as many as the model can read.
+    """
     rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
-    context = context_length(loaded.model)
+    context = longest or context_length(loaded.model)
     room = None if context is None else max(1, context - max_new_tokens)
     prompts = list(_rendered(rows, loaded.tokenizer, room))
     if not prompts:
