@@ -206,10 +206,15 @@ def _times(view: RunView, now: datetime) -> list[Html]:
 
 
 def remaining_s(events: Sequence[RunEvent], now: datetime) -> float | None:
-    """Seconds of training left at the pace since its first step; None before the second one."""
+    """Seconds of training left at the pace since its first step; None before the second one.
+
+    A method may draw responses between steps: each phase is paced by itself.
+    """
     steps: list[RunEvent] = []
     for event in events:
-        if event.kind == EventKind.PROGRESS:
+        if event.kind == EventKind.PHASE:
+            steps = []
+        elif event.kind == EventKind.PROGRESS:
             steps = [event] if event.data.get("first_step") else [*steps, event]
     if len(steps) < 2:
         return None

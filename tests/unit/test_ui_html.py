@@ -316,6 +316,20 @@ def test_the_time_left_follows_the_pace_of_this_process() -> None:
     assert left == pytest.approx(10.0)
 
 
+def test_responses_drawn_between_steps_are_no_steps() -> None:
+    events = [
+        RunEvent("run-1", 0, 0.0, "phase", {"name": "generating"}),
+        RunEvent("run-1", 1, 50.0, "progress", {"step": 1, "total": 9, "first_step": True}),
+        RunEvent("run-1", 2, 100.0, "phase", {"name": "training"}),
+        RunEvent("run-1", 3, 100.0, "progress", {"step": 3, "total": 10, "first_step": False}),
+        RunEvent("run-1", 4, 104.0, "progress", {"step": 5, "total": 10, "first_step": False}),
+    ]
+
+    left = run_view.remaining_s(events, datetime.fromtimestamp(104.0, UTC))
+
+    assert left == pytest.approx(10.0)
+
+
 def test_no_time_left_is_told_before_the_second_step() -> None:
     events = make_events(("progress", {"step": 1, "total": 10, "first_step": True}))
 
