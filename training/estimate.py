@@ -16,7 +16,7 @@ from training.machine import Machine
 from training.methods.reward import RewardOptions
 from training.options import MethodOptions
 from training.planned import Lengths, Memory, Pass, PlannedRun, Rows
-from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedPPO
+from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedOnlineDPO, PlannedPPO
 from training.planned_rows import READINGS, PlannedRows
 from training.shape import ModelShape
 
@@ -47,6 +47,7 @@ PLANS: Mapping[str, Plan] = {
     "rloo": PlannedGroups,
     "grpo": PlannedGroups,
     "best_of_n": PlannedBestOfN,
+    "online_dpo": PlannedOnlineDPO,
 }
 
 

@@ -94,6 +94,37 @@ def _of_pairs(pairs: Mapping[str, Any]) -> list[Measurement]:
     ]
 
 
+def _of_judged_pairs(pairs: Mapping[str, Any]) -> list[Measurement]:
+    """Of the policy before's own responses, which the reward model has judged."""
+    ranks = Message("Ranks as the reward model did (held-out pairs: {n})", {"n": pairs["pairs"]})
+    _, *others = _of_pairs(pairs)
+    return [Measurement(ranks, 0.5, pairs["accuracy"], Unit.SHARE), *others]
+
+
+def _of_online_dpo(rounds: Sequence[Mapping[str, float]]) -> list[Measurement]:
+    """Of the last round's responses; before is the first's, if there are two."""
+    if not rounds:
+        return []
+    last, first = rounds[-1], rounds[0] if len(rounds) > 1 else None
+
+    def both(name: str, label: Message) -> Measurement:
+        return Measurement(label, first[name] if first else None, last[name])
+
+    told = {"n": int(last["prompts"])}
+    made = Measurement(
+        Message("Prompts that gave a pair in the last round, of {n}; before: in the first", told),
+        first["pairs"] / first["prompts"] if first else None,
+        last["pairs"] / last["prompts"],
+        Unit.SHARE,
+    )
+    return [
+        both("chosen", Message("Reward of the best response in the last round")),
+        both("rejected", Message("Reward of the worst response in the last round")),
+        both("margin", Message("Reward between best and worst in the last round")),
+        made,
+    ]
+
+
 def _of_likelihood(likelihood: Mapping[str, Any]) -> list[Measurement]:
     label = Message("Perplexity of held-out responses")
     return [Measurement(label, *_perplexities(likelihood))]
@@ -203,6 +234,7 @@ def _exp(loss: float | None) -> float | None:
 
 _READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "pairs": _of_pairs,
+    "judged_pairs": _of_judged_pairs,
     "likelihood": _of_likelihood,
     "reward_model": _of_reward_model,
     "watch_model": _of_watch_model,
@@ -210,6 +242,7 @@ _READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "win_rate_over_base": _of_win_rate_over_base,
     "reward": _of_reward,
     "best_of_n": _of_best_of_n,
+    "online_dpo": _of_online_dpo,
     "regressions": _of_regressions,
     "instructions": _of_following,
     "generations": _of_generations,

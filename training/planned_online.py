@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
 from training.methods.best_of_n import BestOfNOptions
 from training.methods.grpo import GRPOOptions
+from training.methods.online_dpo import OnlineDPOOptions
 from training.methods.online_options import OnlineOptions
 from training.methods.ppo import PPOOptions
 from training.planned import GENERATION_ROWS, PADDING, Lengths, Pass, PlannedRun, Rows
-from training.planned_rows import READINGS, PlannedRows
+from training.planned_rows import MAX_HELD_OUT, READINGS, PlannedRows
 
 # Logits of `SharedBase`: themselves in float32, their logarithms, exponentials and products with
 # those; and in a training step themselves, their exponentials and their gradient.
@@ -202,19 +203,86 @@ class PlannedBestOfN(PlannedRun):
     def _teaching(self) -> PlannedRows:
         """What is kept, as rows to imitate."""
         kept = round(self.options.keep * min(self.options.prompts, self.rows.number))
-        prompts = self.rows.lengths
-        lengths = Lengths(
-            mean=self.prompt_mean + self._new.mean,
-            longest=prompts.longest - prompts.completion_longest + self._new.longest,
-            completion_mean=self._new.mean,
-            completion_longest=self._new.longest,
-        )
-        rows = Rows(kept, lengths, self.rows.general)
+        rows = Rows(kept, with_new(self), self.rows.general)
         return PlannedRows(self.options, rows, self.shape, self.machine, READINGS["sft"])
 
     @cached_property
     def _new(self) -> New:
         return New.of(self.rows, self.options.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class PlannedOnlineDPO(PlannedRun):
+    """Responses drawn and scored in every round, beside a reward model, and DPO on their pairs."""
+
+    options: OnlineDPOOptions
+
+    @property
+    def steps(self) -> int:
+        options = self.options
+        batch = options.batch_size * options.gradient_accumulation
+        return options.rounds * math.ceil(self._prompts * options.epochs / batch)
+
+    @property
+    def length(self) -> float:
+        return self._teaching.length
+
+    @property
+    def longest(self) -> int:
+        return self._teaching.longest
+
+    def learning(self) -> Iterator[Pass]:
+        options = self.options
+        at_once = max(1, GENERATION_ROWS // options.n)
+        asked = options.rounds * self._prompts + self._held_out
+        times = math.ceil(asked / at_once)
+        yield from self.drawing(at_once * options.n, self._new.longest, times=times)
+        yield Pass(asked * options.n * self.length, times, has_head=False)
+        yield from self._teaching.learning()
+
+    def step_bytes(self) -> float:
+        drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
+        return held_in_turn(self, drawing, self._teaching.step_bytes())
+
+    def evaluation_bytes(self) -> float:
+        return self._teaching.evaluation_bytes()
+
+    def reward_model_bytes(self) -> float:
+        return reward_model_bytes(self)
+
+    @property
+    def _held_out(self) -> int:
+        asked = self.options.prompts_asked(self.rows.number)
+        return min(round(asked * self.options.eval_share), MAX_HELD_OUT)
+
+    @property
+    def _prompts(self) -> int:
+        """Of a round, to learn from."""
+        left = self.options.prompts_asked(self.rows.number) - self._held_out
+        return max(min(self.options.prompts, left), 1)
+
+    @cached_property
+    def _teaching(self) -> PlannedRows:
+        """The pairs of all rounds, and those to measure on, as rows of DPO."""
+        pairs = self.options.rounds * self._prompts + self._held_out
+        options = replace(self.options, eval_share=self._held_out / pairs)
+        rows = Rows(pairs, with_new(self), self.rows.general)
+        return PlannedRows(options, rows, self.shape, self.machine, READINGS["dpo"])
+
+    @cached_property
+    def _new(self) -> New:
+        return New.of(self.rows, self.options.max_new_tokens)
+
+
+def with_new(run: PlannedBestOfN | PlannedOnlineDPO) -> Lengths:
+    """The prompts with what the policy would write to them."""
+    prompts, new = run.rows.lengths, New.of(run.rows, run.options.max_new_tokens)
+    return Lengths(
+        mean=run.prompt_mean + new.mean,
+        longest=prompts.longest - prompts.completion_longest + new.longest,
+        completion_mean=new.mean,
+        completion_longest=new.longest,
+    )
 
 
 def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:

@@ -122,7 +122,8 @@ class Evidence:
     """What a run left to judge it by; (step, value) in order of step, nothing where unmeasured.
 
     `kl` is in nats a response, the losses of general text in nats a token, `best_step` where early
-    stopping went back to.
+    stopping went back to. With `is_redrawn` pairs, those of each round are new, and their loss and
+    accuracy tell nothing over time.
     """
 
     loss: Series = ()
@@ -136,6 +137,7 @@ class Evidence:
     general_loss_after: float | None = None
     ranking: Ranking | None = None
     looks: Sequence[Look] = ()
+    is_redrawn: bool = False
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -157,6 +159,7 @@ class Evidence:
             general_loss_after=forgetting.get("loss_after"),
             ranking=_ranking(report.get("reward_model")),
             looks=looks(events),
+            is_redrawn="online_dpo" in report,
         )
 
 
@@ -186,7 +189,11 @@ def _is_measured(evidence: Evidence) -> bool:
 
 
 def _on_fit(evidence: Evidence) -> list[Verdict]:
-    ways = (_stopped_early, _overfitting, _instability, _underfitting)
+    ways = (
+        (_stopped_early, _unmoved_rounds)
+        if evidence.is_redrawn
+        else (_stopped_early, _overfitting, _instability, _underfitting)
+    )
     return list(islice(filter(None, (way(evidence) for way in ways)), 1))
 
 
@@ -265,8 +272,16 @@ def _unstable(evidence: Message) -> Verdict:
 def _underfitting(evidence: Evidence) -> Verdict | None:
     shown = _unmoved_loss(evidence.loss) or _coin_accuracy(evidence.accuracy)
     shown = shown or _unmoved_score(evidence.score)
-    if shown is None:
-        return None
+    return _underfit(shown) if shown else None
+
+
+def _unmoved_rounds(evidence: Evidence) -> Verdict | None:
+    """By what the rounds' responses score: their pairs are as hard to tell apart in each."""
+    shown = _unmoved_score(evidence.score)
+    return _underfit(shown) if shown else None
+
+
+def _underfit(shown: Message) -> Verdict:
     return Verdict(
         Finding.UNDERFITTING,
         Severity.WARN,
@@ -503,7 +518,7 @@ def _fine(evidence: Evidence) -> Verdict:
     advice = (
         Message("Promote it, and let the blind comparison tell whether people like it better.")
         if evidence.ranking is None
-        else Message("Let PPO, RLOO, GRPO or best of n learn from it, and watch the KL.")
+        else Message("Let PPO, RLOO, GRPO, best of n or online DPO learn from it; watch the KL.")
     )
     return Verdict(
         Finding.FINE,

@@ -78,6 +78,10 @@ def _trained_and_held_out(metric: str) -> tuple[_Curve, ...]:
 _LOSS_NOTES = {
     "sft": mark("How surprised the policy is by each word of what people wrote, in nats."),
     "reward": mark("How surprised the model is by people's choices; ln 2 before any training."),
+    "online_dpo": mark(
+        "How surprised the policy is by the reward model's choices. Each round's pairs are new to "
+        "it, so that the loss need not fall."
+    ),
 }
 _OBJECTIVE = _Chart(
     mark("Reward and its price"),
@@ -92,14 +96,27 @@ _OBJECTIVE = _Chart(
     ),
     guide=0.0,
 )
-_SHARED = (
-    _Chart(
-        mark("Ranks as people did"),
-        mark("Share of pairs whose chosen response has come to be liked better."),
-        _trained_and_held_out("accuracy"),
-        guide=0.5,
-        bounds=(0.0, 1.0),
+_SCORES = _Chart(
+    mark("Reward of each round's responses"),
+    mark(
+        "By the reward model: of all responses, and of the best and the worst to each prompt. When "
+        "it rises and people like the responses less, it is being exploited."
     ),
+    (
+        _Curve("score", mark("reward")),
+        _Curve("score_chosen", mark("chosen"), "good"),
+        _Curve("score_rejected", mark("rejected"), "bad"),
+    ),
+)
+_RANKS = _Chart(
+    mark("Ranks as people did"),
+    mark("Share of pairs whose chosen response has come to be liked better."),
+    _trained_and_held_out("accuracy"),
+    guide=0.5,
+    bounds=(0.0, 1.0),
+)
+_RANKS_AS_MODEL = _RANKS._replace(title=mark("Ranks as the reward model did"))
+_SHARED = (
     _Chart(
         mark("Reward margin"),
         mark("Reward of the chosen response minus that of the rejected one."),
@@ -170,8 +187,11 @@ def _watch(events: Sequence[RunEvent]) -> Html:
 
 
 def _charts(method: str) -> tuple[_Chart, ...]:
+    if method == "online_dpo":
+        loss = _Chart(mark("Loss"), _LOSS_NOTES[method], _trained_and_held_out("loss"), _LN_2)
+        return (_SCORES, loss, _RANKS_AS_MODEL, *_SHARED)
     if method in METHODS and METHODS[method].learns_from is LearnsFrom.PROMPTS:
         return (_OBJECTIVE, *_SHARED)
     note = _LOSS_NOTES.get(method, mark("How surprised the policy is by people's choices."))
     guide = _LN_2 if method in ("dpo", "reward") else None
-    return (_Chart(mark("Loss"), note, _trained_and_held_out("loss"), guide), *_SHARED)
+    return (_Chart(mark("Loss"), note, _trained_and_held_out("loss"), guide), _RANKS, *_SHARED)

@@ -1,4 +1,4 @@
-"""RLOO, GRPO and best-of-n: a policy that learns from what a reward model says of its responses."""
+"""RLOO, GRPO, best-of-n, online DPO: a policy that learns from what a reward model says of it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "rloo": {"iterations": 8, "prompts": 8, "generations": 4, "batch_size": 16},
     "grpo": {"iterations": 8, "prompts": 8, "generations": 4, "batch_size": 16},
     "best_of_n": {"n": 8, "prompts": 24, "epochs": 6, "batch_size": 8},
+    "online_dpo": {"prompts": 20, "epochs": 4, "batch_size": 8, "learning_rate": 3e-3},
 }
 # Of the kind that is trained on; there are others in what is.
 TEST_PROMPTS = [[{"role": "user", "content": f"Where is parcel {n}?"}] for n in range(100, 124)]
@@ -113,11 +114,19 @@ def metrics(run_dir: RunDir) -> list[dict[str, Any]]:
     return [dict(e.data) for e in events if e.kind == "metrics" and "loss" in e.data]
 
 
-@pytest.fixture(scope="module", params=["rloo", "grpo", "best_of_n"])
+@pytest.fixture(scope="module", params=["rloo", "grpo", "best_of_n", "online_dpo"])
 def trained(
     request: pytest.FixtureRequest, start: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunDir, RunResult]:
     run_dir = prepare(tmp_path_factory.mktemp("trained") / request.param, start, request.param)
+    return run_dir, ran(run_dir)
+
+
+@pytest.fixture(scope="module")
+def trained_online_dpo(
+    start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDir, RunResult]:
+    run_dir = prepare(tmp_path_factory.mktemp("online") / "run", start, "online_dpo")
     return run_dir, ran(run_dir)
 
 
@@ -195,11 +204,11 @@ def prompt_length(row: Sequence[int], tokenizer: Any) -> int:
     return len(prompt)
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n"])
+@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n", "online_dpo"])
 def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
     tmp_path: Path, start: Start, method: str, overheard: list[list[int]]
 ) -> None:
-    small: dict[str, Any] = {"n": 4, "prompts": 6} if method == "best_of_n" else {"iterations": 1}
+    small: dict[str, Any] = {"iterations": 1} if method in ONLINE else {"n": 4, "prompts": 6}
     ran(prepare(tmp_path / "run", start, method, **small))
 
     tokenizer = load_tokenizer(start.model)
@@ -449,6 +458,149 @@ def drawn(line: bytes) -> tuple[int, list[list[int]]]:
     """The row and the token ids; scores vary in their last digits with their neighbours."""
     found = json.loads(line)
     return found["row"], found["completions"]
+
+
+def small_rounds(folder: Path, start: Start, *, save_steps: int = 100) -> RunDir:
+    """Three rounds of two steps each, with a checkpoint after each round at least."""
+    return prepare(
+        folder,
+        start,
+        "online_dpo",
+        rounds=3,
+        prompts=8,
+        epochs=2,
+        save_steps=save_steps,
+        eval_generations=0,
+    )
+
+
+def adapter_of(run_dir: RunDir) -> bytes:
+    return (run_dir.adapter / "adapter_model.safetensors").read_bytes()
+
+
+# Within the last round, and before it is drawn.
+@pytest.mark.parametrize(("save_steps", "step"), [(1, 5), (100, 4)])
+def test_rounds_that_go_on_from_a_checkpoint_end_as_they_would_have(
+    tmp_path: Path, start: Start, save_steps: int, step: int
+) -> None:
+    run_dir = small_rounds(tmp_path / "run", start, save_steps=save_steps)
+    report = ran(run_dir).report
+    straight, adapter = metrics(run_dir), adapter_of(run_dir)
+    drawn = run_dir.completions_path.read_bytes()
+    (run_dir.checkpoints / "checkpoint-6" / "complete").unlink()
+    if step == 4:
+        lines = drawn.splitlines(keepends=True)
+        known = [line for line in lines if json.loads(line)["round"] < 2]
+        run_dir.completions_path.write_bytes(b"".join(known))
+    run_dir.forget_end()
+
+    resumed = ran(run_dir).report
+
+    assert metrics(run_dir)[len(straight) :] == straight[step:]
+    assert run_dir.completions_path.read_bytes() == drawn
+    assert resumed["online_dpo"] == report["online_dpo"]
+    assert adapter_of(run_dir) == adapter
+
+
+def test_a_run_that_is_cancelled_while_a_later_round_is_drawn_ends_as_it_would_have(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = small_rounds(tmp_path / "straight", start)
+    ran(straight)
+    reward = Rewarder.reward
+    calls = iter(range(100))
+
+    def interrupted(self: Rewarder, *given: Any) -> Any:
+        if next(calls) == 1:  # the second round's
+            os.kill(os.getpid(), signal.SIGTERM)
+        return reward(self, *given)
+
+    monkeypatch.setattr(Rewarder, "reward", interrupted)
+    run_dir = small_rounds(tmp_path / "run", start)
+    assert run_here(run_dir).state is Outcome.CANCELLED
+    checkpoint = run_dir.newest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-2"
+
+    run_dir.forget_end()
+    ran(run_dir)
+    assert adapter_of(run_dir) == adapter_of(straight)
+
+
+def test_the_policy_that_all_rounds_start_from_is_their_reference(
+    tmp_path: Path, start: Start
+) -> None:
+    # Steps of no length: every pair's loss is that of no distance, in any round.
+    run_dir = prepare(
+        tmp_path / "run",
+        start,
+        "online_dpo",
+        parent_adapter=build_adapter(start.model, tmp_path / "parent", seed=3),
+        learning_rate=1e-8,
+        epochs=1,
+        eval_generations=0,
+    )
+    ran(run_dir)
+    told = [m["loss"] for m in metrics(run_dir)]
+    assert told == pytest.approx([math.log(2)] * len(told), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "rate"), [(Tuning.FULL, 1e-3), (Tuning.PREFIX, 0.02), (Tuning.PROMPT, 0.1)]
+)
+def test_rounds_are_drawn_from_a_policy_of_every_tuning(
+    tmp_path: Path, start: Start, tuning: Tuning, rate: float
+) -> None:
+    options: dict[str, Any] = {"tuning": tuning.value, "learning_rate": rate, "virtual_tokens": 4}
+    run_dir = prepare(tmp_path / "run", start, "online_dpo", epochs=1, **options)
+    result = ran(run_dir)
+    assert tuning_of(run_dir.adapter) is tuning
+    assert result.report["generations"]["kl_k3"] > 0
+    assert len(result.report["online_dpo"]) == 2
+
+
+def test_responses_that_are_all_alike_give_nothing_to_learn_from(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RewardModel, "score", lambda _, rows: [1.0] * len(rows))
+    run_dir = prepare(tmp_path / "run", start, "online_dpo", missing_eos_penalty=0)
+    failure = run_here(run_dir).failure
+    assert failure
+    assert "none of 20 prompts gave a pair" in failure.message
+
+
+def phases(run_dir: RunDir) -> list[str]:
+    events = EventReader(run_dir.events_path).read()
+    return [e.data["name"] for e in events if e.kind == "phase"]
+
+
+def test_every_round_draws_anew_from_what_the_one_before_has_made(
+    trained_online_dpo: tuple[RunDir, RunResult],
+) -> None:
+    run_dir, result = trained_online_dpo
+    first, second = result.report["online_dpo"]
+    assert (first["round"], second["round"]) == (1, 2)
+    assert first["prompts"] == second["prompts"] == 20
+    assert first["chosen"] - first["rejected"] == pytest.approx(first["margin"])
+    assert first["margin"] > 0
+    # What is drawn after a round of learning scores higher than what was drawn before it.
+    assert second["score"] > first["score"] + 0.3
+    assert phases(run_dir) == [
+        *("loading", "preparing", "generating", "training"),
+        *("generating", "training", "evaluating"),
+    ]
+
+
+def test_the_reward_models_choices_are_learned_for_conversations_held_out(
+    trained_online_dpo: tuple[RunDir, RunResult],
+) -> None:
+    run_dir, result = trained_online_dpo
+    assert result.report["judged_pairs"]["accuracy"] > 0.7
+    assert result.report["judged_pairs"]["margin"] > 0
+    assert metrics(run_dir)[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert "pairs" not in result.report
+    held_out = {json.loads(line)["row"] for line in run_dir.completions_path.open()}
+    assert len(held_out - set(run_dir.read_trained_rows())) >= result.report["data"]["held_out"] > 0
 
 
 def test_a_method_that_needs_a_reward_model_does_not_start_without_one(

@@ -256,15 +256,28 @@ def test_best_of_n_learns_the_best_that_it_keeps() -> None:
     assert more.flops > 1.5 * told.flops
 
 
+def test_online_dpo_learns_both_sides_of_the_pairs_of_all_rounds() -> None:
+    given = alone(prompts=50, epochs=2, batch_size=8, max_new_tokens=40)
+    one, two = (foretold("online_dpo", rounds=rounds, **given) for rounds in (1, 2))
+
+    # 50 pairs, twice, are 13 steps of 8; prompts of 40 tokens, responses cut at 40, 8 % of padding.
+    assert (one.steps, two.steps) == (13, 26)
+    assert one.tokens == round(2 * 2 * 50 * (40 + 40) * 1.08)
+    assert two.tokens == 2 * one.tokens
+    more = foretold("online_dpo", rounds=1, n=8, **given)
+    assert more.tokens == one.tokens
+    assert more.flops > 1.2 * one.flops
+
+
 def test_a_reward_model_of_its_own_is_a_second_base_and_ppos_an_adapter() -> None:
     memory = {
         name: foretold(name, shape=LLAMA_8B, kind="cuda").memory
-        for name in ("ppo", "rloo", "grpo", "best_of_n", "dpo")
+        for name in ("ppo", "rloo", "grpo", "best_of_n", "online_dpo", "dpo")
     }
 
     assert memory["dpo"].reward_model == 0
     assert memory["ppo"].reward_model * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)
-    for name in ("rloo", "grpo", "best_of_n"):
+    for name in ("rloo", "grpo", "best_of_n", "online_dpo"):
         assert memory[name].reward_model > memory[name].weights
 
 

@@ -24,7 +24,7 @@ def test_virtual_tokens_are_neither_a_tuning_nor_an_option(method: str) -> None:
     assert not {"virtual_tokens", "epochs", "eval_share", "max_length"} & set(described)
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n"])
+@pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n", "online_dpo"])
 @pytest.mark.parametrize("rows", [3, 500, 50_000])
 def test_a_preset_is_within_its_own_bounds(method: str, rows: int) -> None:
     options = METHODS[method].options

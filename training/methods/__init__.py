@@ -13,6 +13,7 @@ from training.methods.best_of_n import BestOfNOptions
 from training.methods.dpo import DPOOptions
 from training.methods.grpo import GRPOOptions
 from training.methods.kto import KTOOptions
+from training.methods.online_dpo import OnlineDPOOptions
 from training.methods.ppo import PPOOptions
 from training.methods.reward import RewardOptions
 from training.methods.rloo import RLOOOptions
@@ -87,6 +88,7 @@ METHODS: Mapping[str, Method] = {
         _from_scores("rloo", "RLOO", RLOOOptions),
         _from_scores("grpo", "GRPO", GRPOOptions),
         _from_scores("best_of_n", "Best of n", BestOfNOptions),
+        _from_scores("online_dpo", "Online DPO", OnlineDPOOptions),
     )
 }
 
