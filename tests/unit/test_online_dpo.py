@@ -26,6 +26,7 @@ def test_a_response_without_an_end_may_be_rejected_and_is_never_chosen() -> None
 
 def test_what_scores_the_same_makes_no_pair() -> None:
     assert drawn(0, 1.0, 1.0, 1.0).pair is None
+    assert drawn(0, 1.0, 1.0, ended=(False, True)).pair is None
 
 
 def test_the_same_text_makes_no_pair_whatever_the_last_digits_of_its_score() -> None:
@@ -35,9 +36,9 @@ def test_the_same_text_makes_no_pair_whatever_the_last_digits_of_its_score() -> 
 
 def test_a_preset_counts_the_pairs_of_all_rounds() -> None:
     few, many = (
-        OnlineDPOOptions.preset(rows, parameters=2_600_000, tuning="lora") for rows in (40, 500)
+        OnlineDPOOptions.preset(rows, parameters=2_600_000, tuning="lora") for rows in (40, 150)
     )
-    assert few.batch_size == 8  # 80 pairs are a small set, and 400 a medium one
+    assert few.batch_size == 8  # 80 pairs are a small set, and 300 a medium one
     assert many.batch_size == 16
     assert few.learning_rate < many.learning_rate
 
