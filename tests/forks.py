@@ -96,11 +96,15 @@ class Connection:
         self._socket.connect(address)
         self._lock = threading.Lock()  # one question at a time
 
-    def serve(self, arguments: Sequence[str]) -> Forked:
-        """A server; what it prints can be read from its `stdout`."""
+    def serve(self, arguments: Sequence[str], *, writes_ahead: bool = True) -> Forked:
+        """A server; what it prints can be read from its `stdout`.
+
+        Without `writes_ahead` its policy writes no comparisons, which would take most of a core.
+        """
         reading, writing = os.pipe()
         with Path(os.devnull).open("rb") as nothing:
-            pid = self.ask({"serve": list(arguments)}, [nothing.fileno(), writing, writing])
+            wanted = {"serve": list(arguments), "writes_ahead": writes_ahead}
+            pid = self.ask(wanted, [nothing.fileno(), writing, writing])
         os.close(writing)
         return Forked(self, pid, stdout=os.fdopen(reading, "r", encoding="utf-8"))
 
@@ -236,6 +240,8 @@ class _Forking:
             os.environ.update(request["environment"])
             _end(lambda: _worker().main(request["train"]))
         process.start = Connection(self._address).start_trainer  # type: ignore[assignment]
+        if not request["writes_ahead"]:
+            importlib.import_module("labeling.candidates").BUFFER = 0
         _end(lambda: importlib.import_module("app").main(request["serve"]))
 
     def _leave(self) -> None:

@@ -54,16 +54,23 @@ class RunningApp:
     """A server in a process of its own, ready to answer.
 
     It and its trainers are forked from one that has imported everything; without `is_forked` it is
-    `python app.py` itself.
+    `python app.py` itself. Only with `writes_ahead` does its policy write comparisons by itself.
     """
 
-    def __init__(self, data: Path, model: Path, *options: str, is_forked: bool = True) -> None:
+    def __init__(
+        self,
+        data: Path,
+        model: Path,
+        *options: str,
+        is_forked: bool = True,
+        writes_ahead: bool = True,
+    ) -> None:
         self.data = data
         arguments = ["--data", str(data), "--port", "0", "--model", str(model), "--no-browser"]
         arguments += options
         self.process: subprocess.Popen[str] | Forked
         if is_forked:
-            self.process = forks().serve(arguments)
+            self.process = forks().serve(arguments, writes_ahead=writes_ahead)
         else:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "app.py"), *arguments],
@@ -192,7 +199,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
     """A server with 400 bilingual comparisons and `PEOPLE`, shared by the tests of a module."""
     data = tmp_path_factory.mktemp("app") / "data"
     fill_store(data, support_pairs(400), PEOPLE)
-    running = RunningApp(data, tiny_model)
+    running = RunningApp(data, tiny_model, writes_ahead=False)
     yield running
     running.stop()
 
@@ -205,7 +212,7 @@ def launch(tmp_path: Path, tiny_model: Path) -> Iterator[Launch]:
     def start(pairs: Sequence[Pair], people: Sequence[str]) -> RunningApp:
         data = tmp_path / f"data-{len(started)}"
         fill_store(data, pairs, people)
-        started.append(RunningApp(data, tiny_model))
+        started.append(RunningApp(data, tiny_model, writes_ahead=False))
         return started[-1]
 
     yield start

@@ -43,7 +43,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         )
     finally:
         store.close()
-    running = RunningApp(data, tiny_model)
+    running = RunningApp(data, tiny_model, writes_ahead=False)
     yield running
     running.stop()
 

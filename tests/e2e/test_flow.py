@@ -83,7 +83,7 @@ def serve(tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor) -> Iterator
         Project(store).write_guidelines(LEA, "Prefer what helps.")
         Project(store).change(LEA, **(settings or {}))
         store.close()
-        started.append(RunningApp(tmp_path / "data", tiny_model))
+        started.append(RunningApp(tmp_path / "data", tiny_model, writes_ahead=False))
         return Served(started[0], new_visitor(started[0].url, **options))
 
     yield start

@@ -72,7 +72,7 @@ def serve(tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor) -> Iterator
         keep(store, evidence)
         Project(store).change(LEA, **settings)
         store.close()
-        running = RunningApp(data, tiny_model)
+        running = RunningApp(data, tiny_model, writes_ahead=False)
         size = {"width": 360, "height": 740} if is_touch else {"width": 1280, "height": 860}
         page = new_visitor(running.url, has_touch=is_touch, viewport=size).open_page()
         started.append(Served(running, page))

@@ -54,7 +54,7 @@ def _serving(folders: pytest.TempPathFactory, model: Path, pair: Pair) -> Iterat
     """A server on which every person sees this pair, one copy each."""
     data = folders.mktemp("prose") / "data"
     fill_store(data, [pair] * 60, PEOPLE)
-    running = RunningApp(data, model)
+    running = RunningApp(data, model, writes_ahead=False)
     yield running
     running.stop()
 
