@@ -241,7 +241,8 @@ class _Forking:
             _end(lambda: _worker().main(request["train"]))
         process.start = Connection(self._address).start_trainer  # type: ignore[assignment]
         if not request["writes_ahead"]:
-            importlib.import_module("labeling.candidates").BUFFER = 0
+            candidates: Any = importlib.import_module("labeling.candidates")
+            candidates.BUFFER = 0
         _end(lambda: importlib.import_module("app").main(request["serve"]))
 
     def _leave(self) -> None:
