@@ -394,11 +394,11 @@ class Comparing:
     def _contents(self, ids: Sequence[str]) -> dict[str, _Contents]:
         """By comparison id. What has to be read is read together with what will be wanted next."""
         with self._showing:
-            known = {id: self._read[id] for id in ids if id in self._read}
-        if len(known) == len(ids):
-            return known
+            if all(id in self._read for id in ids):
+                return {id: self._read[id] for id in ids}
         ahead = self._assignment.upcoming(READ_AHEAD)
         with self._showing:
+            known = {id: self._read[id] for id in ids if id in self._read}
             missing = [id for id in dict.fromkeys([*ids, *ahead]) if id not in self._read]
         read = self._read_contents(missing)
         with self._showing:

@@ -90,6 +90,26 @@ def test_what_will_be_wanted_next_is_read_together_with_what_is_wanted(
     assert len({item.messages[0].text for item in items}) == 4
 
 
+def test_what_somebody_else_reads_meanwhile_is_shown_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        make_comparison(store, (f"good {i}", f"bad {i}"), prompt=f"Question {i}?")
+    assignment = Assignment(store, rng=random.Random(1))
+    comparing = Comparing(store, assignment)
+    upcoming = assignment.upcoming
+    (mine,) = assignment.claim(ANA.id, 1, held=[]).leases
+
+    def meanwhile(number: int) -> list[str]:
+        monkeypatch.setattr(assignment, "upcoming", lambda n: [mine.comparison_id, *upcoming(n)])
+        take(comparing, BEN, 1)
+        return upcoming(number)
+
+    monkeypatch.setattr(assignment, "upcoming", meanwhile)
+
+    assert [item.lease_id for item in take(comparing, ANA, 1)] == [mine.id]
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_text_that_was_chosen_is_the_one_that_is_stored(
     store: Store, comparing: Comparing, place: int
