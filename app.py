@@ -337,6 +337,7 @@ def _serve(settings: Settings) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+        gc.unfreeze()  # else what is never collected is told as leaks
     print("Whetstone has stopped; everything acknowledged is saved.", flush=True)
     return 0
 
