@@ -2,13 +2,13 @@
 
 A forked server runs `app.main` as `python app.py` does, and a trainer that it starts is forked too
 and runs `training.worker` as `python -m training.worker` does; only the imports, which take most of
-a start on two cores, are shared. The process that forks is spoken to over a local socket and ends
-with the one that started it.
+a start on two cores, are shared. The process that forks is spoken to over a local socket, by all
+processes of one run of the tests, and ends with the last of them.
 """
 
 from __future__ import annotations
 
-import atexit
+import errno
 import gc
 import importlib
 import json
@@ -89,9 +89,10 @@ class Forked:
 
 
 class Connection:
-    """To the process that forks."""
+    """To the process that forks, which `started` is for whoever started it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, started: subprocess.Popen[bytes] | None = None) -> None:
+        self._started = started
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.connect(address)
         self._lock = threading.Lock()  # one question at a time
@@ -151,25 +152,32 @@ _start = process.start
 
 @cache
 def forks() -> Connection:
-    """Started when it is first asked for; ends with this process, and what it forked may go on."""
-    address = f"\0whetstone-tests-{os.getpid()}"
+    """Started by whichever process of a run of the tests asks first, and shared by all of them."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    address = f"\0whetstone-tests-{run}"
+    while True:
+        with suppress(ConnectionRefusedError):  # bound by another process, not listened to yet
+            return _start_forking(address) or Connection(address)
+        time.sleep(POLL_S)
+
+
+def _start_forking(address: str) -> Connection | None:
+    """None if another process has."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
         listener.listen()
-        forking = subprocess.Popen(
+        started = subprocess.Popen(
             [sys.executable, "-m", "tests.forks", str(listener.fileno())],
             cwd=ROOT,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
         )
-
-    def end() -> None:
-        assert forking.stdin is not None
-        forking.stdin.close()
-        forking.wait()
-
-    atexit.register(end)
-    return Connection(address)
+        return Connection(address, started)
 
 
 @contextmanager
@@ -188,29 +196,31 @@ class _Forking:
     def __init__(self, listener: socket.socket) -> None:
         self._address = listener.getsockname().decode()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(sys.stdin, selectors.EVENT_READ)
         self._selector.register(listener, selectors.EVENT_READ)
+        self._asking = 0  # connections
         self._listener = listener
         self._codes: dict[int, int] = {}  # of children that have ended
         signal.signal(signal.SIGCHLD, self._reap)
 
     def answer_all(self) -> None:
-        """Until the one who started this process is gone."""
+        """Until all who asked are gone; the first to ask has asked already."""
         while True:
             for key, _ in self._selector.select():
-                if key.fileobj is sys.stdin:
-                    return
                 if key.fileobj is self._listener:
                     self._selector.register(self._listener.accept()[0], selectors.EVENT_READ)
+                    self._asking += 1
                 else:
                     assert isinstance(key.fileobj, socket.socket)
                     self._answer(key.fileobj)
+            if not self._asking:
+                return
 
     def _answer(self, asking: socket.socket) -> None:
         message, descriptors, *_ = socket.recv_fds(asking, MAX_MESSAGE, 3)
         if not message:
             self._selector.unregister(asking)
             asking.close()
+            self._asking -= 1
             return
         request = json.loads(message)
         answer = (
@@ -288,8 +298,22 @@ def _import_app() -> None:
         os.environ.setdefault(name, value)
     for module in APP_IMPORTS:
         importlib.import_module(module)
+    _make_mounted_apps_only()
     gc.collect()
     gc.freeze()  # what is here stays, and a child need not look at it
+
+
+def _make_mounted_apps_only() -> None:
+    """Gradio makes an app three times while a page is built, and the one that serves it when it is
+    mounted; those before are a third of a server's start.
+    """
+    app = importlib.import_module("gradio.routes").App
+    create: Callable[..., Any] = app.create_app
+
+    def create_mounted(*given: Any, parent_app: Any = None, **options: Any) -> Any:
+        return create(*given, parent_app=parent_app, **options) if parent_app else None
+
+    app.create_app = staticmethod(create_mounted)
 
 
 def _worker() -> Any:

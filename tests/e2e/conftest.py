@@ -48,6 +48,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Two processes fewer, which is a tenth of what a page load takes.
+FEWER_PROCESSES = ["--in-process-gpu", "--enable-features=NetworkServiceInProcess2"]
 
 
 class RunningApp:
@@ -245,7 +247,9 @@ def browser(playwright_api: Playwright) -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    opened = playwright_api.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+    opened = playwright_api.chromium.launch(
+        executable_path=path, args=CHROMIUM_FLAGS + FEWER_PROCESSES
+    )
     yield opened
     opened.close()
 

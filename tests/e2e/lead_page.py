@@ -20,9 +20,9 @@ QUICK = {"eval_generations": "4", "sample_tokens": "16"}
 
 
 @contextmanager
-def serving(data: Path, model: Path) -> Iterator[RunningApp]:
+def serving(data: Path, model: Path, *, writes_ahead: bool = False) -> Iterator[RunningApp]:
     """A server on a store that a test has filled, stopped at the end."""
-    running = RunningApp(data, model)
+    running = RunningApp(data, model, writes_ahead=writes_ahead)
     try:
         yield running
     finally:

@@ -42,8 +42,10 @@ JUDGE_EARLY = """key => {
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[RunningApp]:
-    with serving(tmp_path / "data", STARTER) as running:
+def app(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunningApp]:
+    """A server whose policy answers in the arena alone, or writes comparisons beside it too."""
+    writes_ahead = getattr(request, "param", False)
+    with serving(tmp_path / "data", STARTER, writes_ahead=writes_ahead) as running:
         yield running
 
 
@@ -108,6 +110,7 @@ def exported(store: Store, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.parametrize("app", [True], ids=["writes_ahead"], indirect=True)
 def test_three_turns_by_keyboard_judged_early_regenerated_and_reloaded(
     app: RunningApp, new_visitor: NewVisitor, snap: Snap, tmp_path: Path
 ) -> None:
@@ -428,7 +431,7 @@ def test_a_server_that_dies_while_it_writes_gives_the_message_back(
     expect(note).to_have_text("The connection broke. Trying again by itself.")
     page.unroute_all()
     port = app.url.rsplit(":", 1)[1]
-    again = RunningApp(app.data, STARTER, "--port", port)
+    again = RunningApp(app.data, STARTER, "--port", port, writes_ahead=False)
     try:
         wait_for(page, "empty")
         expect(note).to_have_text("There was no response to your last message; it is back below.")

@@ -343,9 +343,11 @@ LEAD_ADDRESSES = (
 def test_an_annotator_cannot_reach_what_is_for_leads(
     shared: RunningApp, new_visitor: NewVisitor, method: str, address: str
 ) -> None:
-    page = signed_in(new_visitor, shared.url, "ana")
+    context = new_visitor(shared.url).context
+    context.request.post(f"{shared.url}/login", form={"name": "ana", "password": PASSWORD})
+    assert context.request.get(f"{shared.url}/api/me").ok
 
-    answer = page.context.request.fetch(
+    answer = context.request.fetch(
         shared.url + address, method=method, data=event_of(0) if method == "POST" else None
     )
 

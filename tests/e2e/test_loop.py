@@ -70,7 +70,7 @@ def written_by(judgment: dict[str, object]) -> set[str]:
 def test_twenty_judgments_make_a_new_policy_whose_responses_are_judged_next(
     tmp_path: Path, new_visitor: NewVisitor, snap: Snap
 ) -> None:
-    with serving(tmp_path / "data", STARTER) as app:
+    with serving(tmp_path / "data", STARTER, writes_ahead=True) as app:
         page = open_lead_page(new_visitor, app.url)
         judge(page, JUDGED)
         wait_for_item(page)
