@@ -145,9 +145,7 @@ class TrainTab:
             label="Preset for the amount of data",
             elem_id="train-preset",
         )
-        self.forms = {
-            name: form.draw(method, visible=name == first) for name, method in METHODS.items()
-        }
+        self.form = form.draw(METHODS, shown=first)
         self.start = gr.Button("Train", variant="primary", interactive=False, elem_id="train-start")
         self.look = gr.Button("What to expect", elem_id="train-look")
         self.price = gr.Number(
@@ -168,8 +166,7 @@ class TrainTab:
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
             *(self.outlook, self.price),
         ]
-        fields = [field for f in self.forms.values() for field in f.fields.values()]
-        groups = [f.group for f in self.forms.values()]
+        fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         actions.on_open(
             head, guarded(self._sessions, self.open), shown, [*everything, *fields]
@@ -185,7 +182,7 @@ class TrainTab:
             concurrency_limit=VIEWERS,
             **quiet,
         )
-        tunings = [f.fields["tuning"] for f in self.forms.values()]
+        tunings = self.form.named("tuning")
         gr.on(
             [self.preset.input, *(tuning.input for tuning in tunings)],
             guarded(self._sessions, self.choose_preset),
@@ -196,7 +193,7 @@ class TrainTab:
         self.method.input(
             guarded(self._sessions, self.choose_method),
             shown,
-            [*everything, *groups, *fields],
+            [*everything, *fields],
             **quiet,
         )
         self.start.click(
@@ -257,17 +254,14 @@ class TrainTab:
     def choose_preset(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """Fill the form with what suits this much data and this tuning."""
         method = given[self.method]
-        tuning = given[self.forms[method].fields["tuning"]]
+        tuning = given[self.form.fields[method, "tuning"]]
         return self._filled(actor, given[self.preset] or PRESETS[0].name, method, tuning)
 
     def choose_method(
         self, actor: Actor, shown: str, _preset: str | None, method: str
     ) -> dict[Any, Any]:
         """Show the form of another method, and what there is for it to learn from."""
-        drawn: dict[Any, Any] = {
-            f.group: gr.Column(visible=name == method) for name, f in self.forms.items()
-        }
-        return drawn | self.open(actor, shown, None, method)
+        return self.open(actor, shown, None, method)
 
     def launch(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """Press Train."""
@@ -275,7 +269,7 @@ class TrainTab:
         run = self._launching.launch(
             actor,
             method,
-            self.forms[method].values(given),
+            self.form.values(method, given),
             start=given[self.start_from],
             reward_run=given[self.reward_run],
         )
@@ -285,7 +279,7 @@ class TrainTab:
         """What a run with these options would take, and what to be warned of."""
         method = given[self.method]
         told = self._launching.outlook(
-            actor, method, self.forms[method].values(given), start=given[self.start_from]
+            actor, method, self.form.values(method, given), start=given[self.start_from]
         )
         return {self.outlook: outlook.outlook(told, price_per_hour=given[self.price] or None)}
 
@@ -338,7 +332,7 @@ class TrainTab:
     def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
         rows = next(p.typical for p in PRESETS if p.name == preset)
         fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
-        return self.forms[method].filled(fitting)
+        return self.form.filled(method, fitting)
 
     def _everything(
         self, actor: Actor, shown: str, method: str, pipeline: PipelineState | None = None

@@ -107,7 +107,7 @@ def start_run(
     page.fill("#option-dpo-epochs input", str(epochs))
     if learning_rate is not None:
         page.fill("#option-dpo-learning_rate input", str(learning_rate))
-    page.click("#advanced-dpo button.label-wrap")
+    page.click("#advanced-options button.label-wrap")
     for name, value in {**QUICK, "batch_size": str(batch_size)}.items():
         page.fill(f"#option-dpo-{name} input", value)
     page.click("#train-start")
