@@ -35,6 +35,8 @@ SURE = 2.0
 # Share of a curve that counts as its beginning, and as its end.
 END_SHARE = 0.2
 FEWEST_POINTS = 4
+# The accuracy of fewer pairs is uncertain by more than 0.1, and their loss by as much as it moves.
+FEWEST_HELD_OUT = 20
 # A sixth: readers notice it, and two samples of one policy rarely differ by as much.
 LENGTH_DRIFT = 0.15
 # Nats a response. Measured on the bundled model: fluent at 7, degenerate at 20 to 30.
@@ -59,7 +61,7 @@ class Finding(StrEnum):
     UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
-    NOT_MEASURED    there is nothing to tell it by
+    NOT_MEASURED    there is nothing to tell it by, or too little
     """
 
     OVERFITTING = "overfitting"
@@ -138,6 +140,7 @@ class Evidence:
     ranking: Ranking | None = None
     looks: Sequence[Look] = ()
     is_redrawn: bool = False
+    held_out_pairs: int | None = None  # of those that curves are drawn of, where they are pairs
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -160,6 +163,7 @@ class Evidence:
             ranking=_ranking(report.get("reward_model")),
             looks=looks(events),
             is_redrawn="online_dpo" in report,
+            held_out_pairs=(report.get("pairs") or {}).get("pairs"),
         )
 
 
@@ -181,7 +185,10 @@ def judge(evidence: Evidence) -> list[Verdict]:
     ]
     if any(verdict.severity in (Severity.WARN, Severity.BAD) for verdict in found):
         return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
-    return [*found, _fine(evidence) if _is_measured(evidence) else _not_measured()]
+    if not _is_measured(evidence):
+        return [*found, _not_measured()]
+    few = evidence.held_out_pairs
+    return [*found, _fine(evidence) if few is None or few >= FEWEST_HELD_OUT else _hardly(few)]
 
 
 def _is_measured(evidence: Evidence) -> bool:
@@ -526,6 +533,18 @@ def _fine(evidence: Evidence) -> Verdict:
         Message("The numbers look fine"),
         Message("No curve and no count shows over-fitting, under-fitting or degradation."),
         advice,
+    )
+
+
+def _hardly(pairs: int) -> Verdict:
+    return Verdict(
+        Finding.NOT_MEASURED,
+        Severity.QUIET,
+        Message("Too few held-out pairs to tell"),
+        Message(
+            "{n} were held out: so few show neither over-fitting nor its absence.", {"n": pairs}
+        ),
+        Message("Promote it, and let the blind comparison tell whether people like it better."),
     )
 
 

@@ -306,3 +306,24 @@ def test_a_reward_model_that_ranks_is_to_be_learned_from_and_not_promoted() -> N
     )
     assert verdict.finding is Finding.FINE
     assert "Promote" not in str(verdict.advice)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "finding"),
+    [(5, Finding.NOT_MEASURED), (19, Finding.NOT_MEASURED), (20, Finding.FINE)],
+)
+def test_few_held_out_pairs_are_not_said_to_look_fine(pairs: int, finding: Finding) -> None:
+    counted = Evidence.of([], {"pairs": {"pairs": pairs, "accuracy": 0.4}}).held_out_pairs
+    assert counted == pairs
+
+    held = held_out(0.6, 0.5, 0.45, 0.44)
+    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held, held_out_pairs=counted))
+
+    assert verdict.finding is finding
+    assert (str(pairs) in say(verdict.evidence)) == (finding is Finding.NOT_MEASURED)
+
+
+def test_few_held_out_pairs_hide_no_other_verdict() -> None:
+    found = findings(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.7), held_out_pairs=5)
+
+    assert found == {Finding.OVERFITTING}
