@@ -188,6 +188,7 @@ def test_a_run_is_trained_promoted_and_rolled_back(
 def test_a_run_is_cancelled_only_after_a_yes(led: RunningApp, new_visitor: NewVisitor) -> None:
     page = open_lead_page(new_visitor, led.url, "train")
     start_run(page, epochs=50, batch_size=1)
+    wait_for_state(page, "Running")  # with which the buttons are drawn again
 
     page.click("#train-cancel")
     expect(page.locator("#wsl-ask")).to_contain_text("Cancel this run?")
