@@ -250,12 +250,10 @@ class _Forking:
             os.environ.update(request["environment"])
             _end(lambda: _worker().main(request["train"]))
         process.start = Connection(self._address).start_trainer  # type: ignore[assignment]
-        app: Any = importlib.import_module("app")
         if not request["writes_ahead"]:
             candidates: Any = importlib.import_module("labeling.candidates")
             candidates.BUFFER = 0
-            app._offer_sample_prompts = lambda _: None  # nobody would answer them
-        _end(lambda: app.main(request["serve"]))
+        _end(lambda: importlib.import_module("app").main(request["serve"]))
 
     def _leave(self) -> None:
         """In a child: hold nothing of this process open, and leave its own children to itself."""
