@@ -187,8 +187,10 @@ def judge(evidence: Evidence) -> list[Verdict]:
         return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
     if not _is_measured(evidence):
         return [*found, _not_measured()]
-    few = evidence.held_out_pairs
-    return [*found, _fine(evidence) if few is None or few >= FEWEST_HELD_OUT else _hardly(few)]
+    pairs = evidence.held_out_pairs
+    if pairs is not None and pairs < FEWEST_HELD_OUT:
+        return [*found, _too_few(pairs)]
+    return [*found, _fine(evidence)]
 
 
 def _is_measured(evidence: Evidence) -> bool:
@@ -536,7 +538,7 @@ def _fine(evidence: Evidence) -> Verdict:
     )
 
 
-def _hardly(pairs: int) -> Verdict:
+def _too_few(pairs: int) -> Verdict:
     return Verdict(
         Finding.NOT_MEASURED,
         Severity.QUIET,

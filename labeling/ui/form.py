@@ -22,7 +22,6 @@ from training.options import MethodOptions, OptionField
 class OptionsForm:
     """The fields by method and option name; several names may lead to the same one."""
 
-    methods: Mapping[str, Method]
     fields: Mapping[tuple[str, str], gr.components.Component]
 
     def all_fields(self) -> list[gr.components.Component]:
@@ -70,7 +69,7 @@ def draw(methods: Mapping[str, Method], *, shown: str) -> OptionsForm:
                 if not kind.is_main:
                     drawn[kind] = _field(methods, users, kind.name, shown=shown)
     fields = {(user, kind.name): drawn[kind] for kind, users in kinds.items() for user in users}
-    return OptionsForm(methods, fields)
+    return OptionsForm(fields)
 
 
 def _kinds(methods: Mapping[str, Method]) -> dict[OptionField, list[str]]:
