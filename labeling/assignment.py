@@ -1,7 +1,8 @@
 """Who gets which comparison: leases in memory, durable before they are handed out.
 
-Knows ids and counts only. The pool is rebuilt from the store at start; claiming is one step
-under one lock, so two people never hold the last place of the same comparison. What the live
+Knows ids and counts only, and of what has all its judgments only the latest: the rest is looked up
+when somebody takes a judgment back. The pool is rebuilt from the store at start; claiming is one
+step under one lock, so two people never hold the last place of the same comparison. What the live
 policy wrote goes out before what an earlier one wrote, and within each what was begun before what
 is new.
 """
@@ -12,6 +13,7 @@ import random
 import sys
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ from store.db import Store
 from store.records import Comparison, Lease, Verdict
 
 LEASE_LIFE = timedelta(minutes=30)
+MAX_DONE_KEPT = 10_000
 
 
 class PoolCounts(NamedTuple):
@@ -50,7 +53,7 @@ class _Task:
     `era` counts promotions: it tells whether the policy that is live now wrote the responses.
     A reserved one is somebody's own, made and judged elsewhere: it counts, and is handed to nobody.
     A withdrawn one is handed to nobody either, and does not count.
-    Tuples of shared ids: every comparison ever made has one of these, and few people each.
+    Tuples of shared ids: many comparisons wait, and few people judge each.
     """
 
     id: str
@@ -120,13 +123,17 @@ class _Line:
         """Let everybody look at it, also those who have looked before."""
         self._tasks[task.id] = task
         self._order.append(task)
-        if len(self._order) > 2 * len(self._tasks) + 1000:
-            self._order = list(self._tasks.values())
-            self._looked_at.clear()
+        self._tidy()
 
     def remove(self, task: _Task) -> None:
         """Idempotent."""
-        self._tasks.pop(task.id, None)
+        if self._tasks.pop(task.id, None) is not None:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if len(self._order) > 2 * len(self._tasks) + 1000:
+            self._order = list(self._tasks.values())
+            self._looked_at.clear()
 
     def take(self, annotator_id: str, want: int) -> list[_Task]:
         """The next ones, up to `want`, that suit the annotator; they stay in the line."""
@@ -157,15 +164,17 @@ class Assignment:
         self._lock = threading.Lock()  # protects everything below
         self._min_submitted = min_submitted
         self._tasks: dict[str, _Task] = {}
+        self._done_of_late: OrderedDict[str, None] = OrderedDict()  # those of `_tasks`
         self._fresh = _Lines(_Line(), _Line())
         self._stale = _Lines(_Line(), _Line())
         self._lines = (*self._fresh, *self._stale)  # in the order in which they are served
         self._era = 0
         self._held: dict[str, dict[str, _Task]] = {}  # by annotator, then by lease
-        self._done = 0
         self._withdrawn = 0
         self._fresh_since = policies.replaced_at(store) or datetime.min.replace(tzinfo=UTC)
-        self.reload()
+        found = comparisons.progress(store, fewer_than=min_submitted)
+        self._total = self._done = comparisons.count(store) - len(found)
+        self._admit(found)
         self._hold_open_leases()
 
     def add(self, new: Sequence[Comparison], *, made_at: datetime) -> None:
@@ -185,29 +194,14 @@ class Assignment:
 
     def reload(self) -> None:
         """Take in comparisons that came into the store by another way, such as an import."""
-        found = comparisons.progress(self._store)
-        with self._lock:
-            for row in found:
-                if row.comparison_id in self._tasks:
-                    continue
-                task = self._take_in(
-                    row.comparison_id,
-                    row.size,
-                    row.created_at,
-                    is_reserved=row.reserved_for is not None,
-                )
-                task.judged_by = tuple(map(sys.intern, row.annotator_ids))
-                task.skipped_by = tuple(map(sys.intern, row.skipped_by))
-                self._done += task.is_done
-                if row.is_withdrawn:
-                    self._withdraw(task)
-                self._requeue(task)
+        self._admit(comparisons.progress(self._store, fewer_than=self._min_submitted))
 
     def withdraw(self, comparison_id: str) -> None:
         """Hand a comparison to nobody from now on; who holds it loses it. Idempotent.
 
         It must be noted in the store already, so that the next start knows it too.
         """
+        self._recall(comparison_id)
         with self._lock:
             task = self._tasks.get(comparison_id)
             if task is not None and not task.is_withdrawn:
@@ -238,15 +232,20 @@ class Assignment:
         comparison is one person's and stays so.
         """
         with self._lock:
+            is_more = min_submitted > self._min_submitted
             self._min_submitted = min_submitted
-            for task in self._tasks.values():
-                if task.is_reserved:
-                    continue
+            for task in [task for task in self._tasks.values() if not task.is_reserved]:
                 was_done, was_claimable = task.is_done, task.is_claimable
                 task.places = min_submitted
                 self._done += task.is_done - was_done
-                if task.is_claimable != was_claimable:
+                if task.is_claimable != was_claimable or task.is_done != was_done:
                     self._requeue(task)
+        if is_more:  # from here on nothing is done that was not asked for as often as it is now
+            found = comparisons.progress(self._store, fewer_than=min_submitted)
+            with self._lock:
+                for row in found:
+                    if row.annotator_ids and row.comparison_id not in self._tasks:
+                        self._take_back(row)
 
     def claim(self, annotator_id: str, want: int, *, held: Sequence[str]) -> Claim:
         """Up to `want` leases that are not in `held`: first those the annotator has open already.
@@ -274,9 +273,11 @@ class Assignment:
 
     def settle(self, comparison_id: str, annotator_id: str, verdict: Verdict) -> None:
         """Book what a durable judgment said; a retraction gives the comparison back."""
+        if verdict in (Verdict.RETRACTED, Verdict.SKIPPED):
+            self._recall(comparison_id)
         with self._lock:
             task = self._tasks.get(comparison_id)
-            if task is None:
+            if task is None:  # done, and one judgment more or another one leaves it done
                 return
             self._give_back(task, annotator_id)
             self._book(task, annotator_id, verdict)
@@ -285,6 +286,7 @@ class Assignment:
     def reinstate(self, lease: Lease) -> Lease:
         """Give an annotator back what they judged, in the same display order; it is open again."""
         renewed = _renewed(lease, self._store)
+        self._recall(lease.comparison_id)
         with self._lock:
             task = self._tasks.get(lease.comparison_id)
             if task is not None:
@@ -313,7 +315,7 @@ class Assignment:
             return PoolCounts(
                 ready=sum(map(len, self._lines)),
                 done=self._done,
-                total=len(self._tasks) - self._withdrawn,
+                total=self._total - self._withdrawn,
             )
 
     def count_fresh(self, limit: int) -> int:
@@ -350,11 +352,57 @@ class Assignment:
     def _take_in(
         self, id: str, size: int, made_at: datetime, *, is_reserved: bool = False
     ) -> _Task:
+        """One that was not counted yet, unless it is known."""
         if id not in self._tasks:
-            era = self._era if made_at >= self._fresh_since else self._era - 1
-            places = 1 if is_reserved else self._min_submitted
-            self._tasks[id] = _Task(id, size, places, era, is_reserved)
+            self._total += 1
+            self._tasks[id] = self._task(id, size, made_at, is_reserved=is_reserved)
         return self._tasks[id]
+
+    def _task(self, id: str, size: int, made_at: datetime, *, is_reserved: bool) -> _Task:
+        era = self._era if made_at >= self._fresh_since else self._era - 1
+        places = 1 if is_reserved else self._min_submitted
+        return _Task(id, size, places, era, is_reserved)
+
+    def _remember(self, row: comparisons.Progress) -> _Task:
+        """As the store has it, but not yet withdrawn."""
+        task = self._task(
+            row.comparison_id,
+            row.size,
+            row.created_at,
+            is_reserved=row.reserved_for is not None,
+        )
+        task.judged_by = tuple(map(sys.intern, row.annotator_ids))
+        task.skipped_by = tuple(map(sys.intern, row.skipped_by))
+        self._tasks[task.id] = task
+        return task
+
+    def _admit(self, found: Sequence[comparisons.Progress]) -> None:
+        """Those that are not known yet."""
+        with self._lock:
+            for row in found:
+                if row.comparison_id not in self._tasks:
+                    self._total += 1
+                    task = self._remember(row)
+                    self._done += task.is_done  # as a withdrawn one may be until it is withdrawn
+                    if row.is_withdrawn:
+                        self._withdraw(task)
+                    self._requeue(task)
+
+    def _recall(self, comparison_id: str) -> None:
+        """Look up a comparison that was done long ago, since it may not be done any longer."""
+        with self._lock:
+            if comparison_id in self._tasks:
+                return
+        row = comparisons.progress_of(self._store, comparison_id)
+        with self._lock:
+            if row is not None and comparison_id not in self._tasks:
+                self._take_back(row)
+
+    def _take_back(self, row: comparisons.Progress) -> None:
+        """Into memory again what was counted as done."""
+        task = self._remember(row)
+        self._done += task.is_done - 1
+        self._requeue(task)
 
     def _hold_open_leases(self) -> None:
         """At start: who came last keeps a place that the one before had given back."""
@@ -412,6 +460,15 @@ class Assignment:
                 line.remove(task)
         if task.is_claimable:
             own.put(task)
+        self._keep_of_late(task)
+
+    def _keep_of_late(self, task: _Task) -> None:
+        """Forget what was done longest ago, so that memory does not grow with what was judged."""
+        self._done_of_late.pop(task.id, None)
+        if task.is_done and not task.leases:
+            self._done_of_late[task.id] = None
+            if len(self._done_of_late) > MAX_DONE_KEPT:
+                del self._tasks[self._done_of_late.popitem(last=False)[0]]
 
     def _hold(self, task: _Task, lease: Lease) -> None:
         self._give_back(task, lease.annotator_id)

@@ -107,34 +107,68 @@ def get_many(store: Store, ids: Sequence[str]) -> dict[str, Comparison]:
     return {row[0]: _comparison(row) for row in found}
 
 
-def progress(store: Store) -> list[Progress]:
-    """Every comparison that people judge on the page, oldest first.
+# Practice, which everybody judges, and what came with its judgments from a file are not handed out.
+_PROGRESS = """
+    SELECT
+        c.id,
+        len(c.completion_ids),
+        c.created_at,
+        coalesce(j.judged_by, []),
+        coalesce(j.skipped_by, []),
+        t.annotator_id,
+        w.comparison_id IS NOT NULL
+    FROM comparisons c
+    LEFT JOIN (
+        SELECT
+            comparison_id,
+            list(annotator_id) FILTER (WHERE verdict <> 'skipped') AS judged_by,
+            list(annotator_id) FILTER (WHERE verdict = 'skipped') AS skipped_by,
+            count(*) FILTER (WHERE source <> 'page') AS imported
+        FROM effective_judgments
+        WHERE $id IS NULL OR comparison_id = $id
+        GROUP BY comparison_id
+    ) j ON j.comparison_id = c.id
+    LEFT JOIN arena_turns t ON t.comparison_id = c.id
+    LEFT JOIN withdrawn_comparisons w ON w.comparison_id = c.id
+    WHERE c.purpose <> 'practice' AND coalesce(j.imported, 0) = 0
+        AND ($id IS NULL OR c.id = $id)
+"""
+_IS_LACKING = (
+    "w.comparison_id IS NOT NULL"
+    " OR coalesce(len(j.judged_by), 0) < if(t.comparison_id IS NULL, $required, 1)"
+)
 
-    What came with an import has its judgments already and is not among them; nor is practice,
-    which everybody judges.
+
+def progress(store: Store, *, fewer_than: int | None = None) -> list[Progress]:
+    """Comparisons that people judge on the page, oldest first: all, or those not done.
+
+    What has `fewer_than` judgments is not done; of one that is reserved, one judgment is enough.
+    Withdrawn ones are never done. What came with an import has its judgments already and is not
+    among them; nor is practice, which everybody judges.
     """
     with store.read() as cursor:
         found = cursor.execute(
-            """
-            SELECT
-                c.id,
-                len(any_value(c.completion_ids)),
-                c.created_at,
-                coalesce(list(j.annotator_id) FILTER (WHERE j.verdict <> 'skipped'), []),
-                coalesce(list(j.annotator_id) FILTER (WHERE j.verdict = 'skipped'), []),
-                any_value(t.annotator_id),
-                any_value(w.comparison_id) IS NOT NULL
-            FROM comparisons c
-            LEFT JOIN arena_turns t ON t.comparison_id = c.id
-            LEFT JOIN withdrawn_comparisons w ON w.comparison_id = c.id
-            LEFT JOIN effective_judgments j ON j.comparison_id = c.id
-            WHERE c.purpose <> 'practice'
-            GROUP BY c.id, c.created_at
-            HAVING count(*) FILTER (WHERE j.source <> 'page') = 0
-            ORDER BY c.created_at, c.id
-            """
+            f"{_PROGRESS} AND ($required IS NULL OR {_IS_LACKING}) ORDER BY c.created_at, c.id",
+            {"id": None, "required": fewer_than},
         ).fetchall()
-    return [Progress(r[0], r[1], r[2], tuple(r[3]), tuple(r[4]), r[5], r[6]) for r in found]
+    return [_progress(row) for row in found]
+
+
+def progress_of(store: Store, id: str) -> Progress | None:
+    """One of those that `progress` gives."""
+    with store.read() as cursor:
+        row = cursor.execute(_PROGRESS, {"id": id}).fetchone()
+    return _progress(row) if row else None
+
+
+def count(store: Store) -> int:
+    """How many `progress` gives, all together."""
+    with store.read() as cursor:
+        row = cursor.execute(
+            "SELECT count(*) FROM comparisons WHERE purpose <> 'practice' AND id NOT IN"
+            " (SELECT comparison_id FROM effective_judgments WHERE source <> 'page')"
+        ).fetchone()
+    return int(row[0]) if row else 0
 
 
 class HeadToHead(NamedTuple):
@@ -238,6 +272,10 @@ def open_leases(store: Store, *, now: datetime) -> list[Lease]:
 
 def _comparison(row: tuple[Any, ...]) -> Comparison:
     return Comparison(row[0], row[1], tuple(row[2]), Purpose(row[3]))
+
+
+def _progress(row: tuple[Any, ...]) -> Progress:
+    return Progress(row[0], row[1], row[2], tuple(row[3]), tuple(row[4]), row[5], row[6])
 
 
 def _lease(row: tuple[Any, ...]) -> Lease:

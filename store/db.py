@@ -368,6 +368,7 @@ def _configure(connection: Cursor) -> None:
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
     connection.execute("SET wal_autocheckpoint_entries = 5000")
+    connection.execute("SET allocator_background_threads = true")  # give back what it has freed
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
 
 

@@ -9,12 +9,13 @@ from datetime import datetime
 
 import pytest
 
+from labeling import assignment as assigning
 from labeling.assignment import LEASE_LIFE, Assignment
-from store import comparisons, policies
+from store import comparisons, judgments, policies, reviews
 from store.db import Store
 from store.errors import StoreUnavailable
-from store.records import Comparison, Lease, PromotionKind, Verdict
-from tests.builders import Clock, judge, make_comparison
+from store.records import Comparison, Decision, Lease, PromotionKind, Review, Verdict
+from tests.builders import Clock, judge, make_comparison, make_judgment
 
 
 def open_assignment(store: Store, *, min_submitted: int = 1, seed: int = 0) -> Assignment:
@@ -523,3 +524,82 @@ def test_a_reserved_comparison_stays_one_persons_whatever_overlap_is_asked_for(
     assert assignment.counts() == (0, 1, 1)
     assert not assignment.is_anything_open()
     assert claim(assignment, "ben", 1) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_done_long_ago_is_looked_up_as_if_it_had_been_kept(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """After anything that can happen, it stands as after a restart, once no lease is open."""
+    monkeypatch.setattr(assigning, "MAX_DONE_KEPT", 2)
+    draw = random.Random(seed)
+    made = {comparison.id: comparison for comparison in make_many(store, 14)}
+    assignment = open_assignment(store)
+    people, overlap = ("ana", "ben", "cem", "dan"), 1
+
+    def say(id: str, who: str, verdict: Verdict) -> None:
+        before = judgments.latest(store, id, who)
+        said = make_judgment(
+            made[id],
+            annotator_id=who,
+            verdict=verdict,
+            supersedes=before.id if before else None,
+            recorded_at=store.clock(),
+        )
+        judgments.record(store, said)
+        assignment.settle(id, who, verdict)
+
+    def decide(id: str, decision: Decision) -> None:
+        number = draw.randrange(10**12)
+        reviews.record(store, Review(f"r{number}", id, decision, "lea", store.clock()))
+
+    for step in range(60):
+        who, deed = draw.choice(people), draw.random()
+        judged = [id for id in made if judgments.latest(store, id, who)]
+        if deed < 0.55:
+            for lease in claim(assignment, who, 1):
+                skips = draw.random() < 0.15
+                say(lease.comparison_id, who, Verdict.SKIPPED if skips else Verdict.TIE)
+        elif deed < 0.75 and judged:
+            changed = draw.choice([Verdict.RETRACTED, Verdict.SKIPPED, Verdict.BOTH_BAD])
+            say(draw.choice(judged), who, changed)
+        elif deed < 0.8 and judged:
+            id = draw.choice(judged)
+            decide(id, Decision.WITHDRAWN)
+            assignment.withdraw(id)
+        elif deed < 0.85 and judged:
+            id = draw.choice(judged)
+            decide(id, Decision.KEPT)
+            assignment.restore(id)
+        elif deed < 0.9:
+            overlap = draw.choice([1, 2, 3])
+            assignment.require(overlap)
+
+        if step % 10 == 9:
+            anew = open_assignment(store, min_submitted=overlap)
+            assert assignment.counts()[1:] == anew.counts()[1:]
+    clock.advance(seconds=2 * LEASE_LIFE.total_seconds())
+    for who in people:
+        handed_out = [claim(known, who, 14) for known in (assignment, anew)]
+        assert ids(handed_out[0]) == ids(handed_out[1])
+        for known, leases in zip((assignment, anew), handed_out, strict=True):
+            known.release(who, [lease.id for lease in leases])
+    assert assignment.counts() == anew.counts()
+
+
+def test_what_was_taken_back_long_after_it_was_done_can_be_given_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assigning, "MAX_DONE_KEPT", 0)
+    (comparison,) = make_many(store, 1)
+    assignment = open_assignment(store)
+    (lease,) = claim(assignment, "ana", 1)
+    said = judge(store, comparison)
+    assignment.settle(comparison.id, "ana", said.verdict)
+    assert assignment.counts() == (0, 1, 1)
+    undone = make_judgment(comparison, verdict=Verdict.RETRACTED, supersedes=said.id)
+    judgments.record(store, undone)
+    assignment.settle(comparison.id, "ana", Verdict.RETRACTED)
+    assert assignment.reinstate(lease).id == lease.id
+    assert assignment.counts() == (0, 0, 1)
+    assert assignment.lease("ana", lease.id) is not None
