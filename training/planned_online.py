@@ -163,48 +163,59 @@ class PlannedGroups(PlannedRun):
 
 
 @dataclass(frozen=True)
-class PlannedBestOfN(PlannedRun):
-    """Responses drawn and scored once, beside a reward model, and fine-tuning on the best."""
+class PlannedChoosing(PlannedRun):
+    """Responses drawn and scored, beside a reward model, and the chosen ones as rows to learn from.
 
-    options: BestOfNOptions
+    Subclasses say how many prompts are asked and what the rows are.
+    """
+
+    options: BestOfNOptions | OnlineDPOOptions
 
     @property
-    def steps(self) -> int:
-        return self._teaching.steps
+    def asked(self) -> int:
+        """Prompts, each answered `n` times."""
+        raise NotImplementedError
+
+    @cached_property
+    def teaching(self) -> PlannedRows:
+        """The run over the rows alone."""
+        raise NotImplementedError
 
     @property
     def length(self) -> float:
-        return self._teaching.length
+        return self.teaching.length
 
     @property
     def longest(self) -> int:
-        return self._teaching.longest
+        return self.teaching.longest
 
     def learning(self) -> Iterator[Pass]:
-        options = self.options
-        at_once = max(1, GENERATION_ROWS // options.n)
-        prompts = min(options.prompts, self.rows.number)
-        times = math.ceil(prompts / at_once)
-        yield from self.drawing(at_once * options.n, self._new.longest, times=times)
-        yield Pass(prompts * options.n * self.length, times, has_head=False)
-        yield from self._teaching.learning()
+        n = self.options.n
+        at_once = max(1, GENERATION_ROWS // n)
+        times = math.ceil(self.asked / at_once)
+        yield from self.drawing(at_once * n, self._new.longest, times=times)
+        yield Pass(self.asked * n * self.length, times, has_head=False)
+        yield from self.teaching.learning()
 
     def step_bytes(self) -> float:
         drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
-        return held_in_turn(self, drawing, self._teaching.step_bytes())
+        return held_in_turn(self, drawing, self.teaching.step_bytes())
 
     def evaluation_bytes(self) -> float:
-        return self._teaching.evaluation_bytes()
+        return self.teaching.evaluation_bytes()
 
     def reward_model_bytes(self) -> float:
         return reward_model_bytes(self)
 
-    @cached_property
-    def _teaching(self) -> PlannedRows:
-        """What is kept, as rows to imitate."""
-        kept = round(self.options.keep * min(self.options.prompts, self.rows.number))
-        rows = Rows(kept, with_new(self), self.rows.general)
-        return PlannedRows(self.options, rows, self.shape, self.machine, READINGS["sft"])
+    def lengths(self) -> Lengths:
+        """Of the prompts with what the policy would write to them."""
+        prompts, new = self.rows.lengths, self._new
+        return Lengths(
+            mean=self.prompt_mean + new.mean,
+            longest=prompts.longest - prompts.completion_longest + new.longest,
+            completion_mean=new.mean,
+            completion_longest=new.longest,
+        )
 
     @cached_property
     def _new(self) -> New:
@@ -212,8 +223,28 @@ class PlannedBestOfN(PlannedRun):
 
 
 @dataclass(frozen=True)
-class PlannedOnlineDPO(PlannedRun):
-    """Responses drawn and scored in every round, beside a reward model, and DPO on their pairs."""
+class PlannedBestOfN(PlannedChoosing):
+    """Responses drawn and scored once, and fine-tuning on the best."""
+
+    options: BestOfNOptions
+
+    @property
+    def steps(self) -> int:
+        return self.teaching.steps
+
+    @property
+    def asked(self) -> int:
+        return min(self.options.prompts, self.rows.number)
+
+    @cached_property
+    def teaching(self) -> PlannedRows:
+        rows = Rows(round(self.options.keep * self.asked), self.lengths(), self.rows.general)
+        return PlannedRows(self.options, rows, self.shape, self.machine, READINGS["sft"])
+
+
+@dataclass(frozen=True)
+class PlannedOnlineDPO(PlannedChoosing):
+    """Responses drawn and scored in every round, and DPO on their pairs."""
 
     options: OnlineDPOOptions
 
@@ -224,31 +255,14 @@ class PlannedOnlineDPO(PlannedRun):
         return options.rounds * math.ceil(self._prompts * options.epochs / batch)
 
     @property
-    def length(self) -> float:
-        return self._teaching.length
+    def asked(self) -> int:
+        return self.options.rounds * self._prompts + self._held_out
 
-    @property
-    def longest(self) -> int:
-        return self._teaching.longest
-
-    def learning(self) -> Iterator[Pass]:
-        options = self.options
-        at_once = max(1, GENERATION_ROWS // options.n)
-        asked = options.rounds * self._prompts + self._held_out
-        times = math.ceil(asked / at_once)
-        yield from self.drawing(at_once * options.n, self._new.longest, times=times)
-        yield Pass(asked * options.n * self.length, times, has_head=False)
-        yield from self._teaching.learning()
-
-    def step_bytes(self) -> float:
-        drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
-        return held_in_turn(self, drawing, self._teaching.step_bytes())
-
-    def evaluation_bytes(self) -> float:
-        return self._teaching.evaluation_bytes()
-
-    def reward_model_bytes(self) -> float:
-        return reward_model_bytes(self)
+    @cached_property
+    def teaching(self) -> PlannedRows:
+        options = replace(self.options, eval_share=self._held_out / self.asked)
+        rows = Rows(self.asked, self.lengths(), self.rows.general)
+        return PlannedRows(options, rows, self.shape, self.machine, READINGS["dpo"])
 
     @property
     def _held_out(self) -> int:
@@ -260,29 +274,6 @@ class PlannedOnlineDPO(PlannedRun):
         """Of a round, to learn from."""
         left = self.options.prompts_asked(self.rows.number) - self._held_out
         return max(min(self.options.prompts, left), 1)
-
-    @cached_property
-    def _teaching(self) -> PlannedRows:
-        """The pairs of all rounds, and those to measure on, as rows of DPO."""
-        pairs = self.options.rounds * self._prompts + self._held_out
-        options = replace(self.options, eval_share=self._held_out / pairs)
-        rows = Rows(pairs, with_new(self), self.rows.general)
-        return PlannedRows(options, rows, self.shape, self.machine, READINGS["dpo"])
-
-    @cached_property
-    def _new(self) -> New:
-        return New.of(self.rows, self.options.max_new_tokens)
-
-
-def with_new(run: PlannedBestOfN | PlannedOnlineDPO) -> Lengths:
-    """The prompts with what the policy would write to them."""
-    prompts, new = run.rows.lengths, New.of(run.rows, run.options.max_new_tokens)
-    return Lengths(
-        mean=run.prompt_mean + new.mean,
-        longest=prompts.longest - prompts.completion_longest + new.longest,
-        completion_mean=new.mean,
-        completion_longest=new.longest,
-    )
 
 
 def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
