@@ -195,6 +195,8 @@ class Candidates:
     def waiting(self) -> Waiting:
         """Why there is nothing to judge; also a nudge to hurry."""
         self.wake()
+        if not self._project.settings.writes_comparisons:
+            return Waiting(self._why_none_left(), is_stuck=True)
         status = self._host.status()
         if status.state is HostState.LOADING:
             return Waiting(
@@ -244,6 +246,8 @@ class Candidates:
                 self._wake.wait(timeout=1.0)
 
     def _is_low(self) -> bool:
+        if not self._project.settings.writes_comparisons:
+            return False
         is_ready = self._host.status().state is HostState.READY
         return is_ready and self._assignment.count_fresh(BUFFER) < BUFFER
 
@@ -292,20 +296,26 @@ class Candidates:
                 ),
                 is_stuck=True,
             )
+        return Waiting(self._why_none_left(), is_stuck=True)
+
+    def _why_none_left(self) -> Message:
         if self._assignment.is_anything_open():
-            why = Message(
+            return Message(
                 "You have seen all that is here for you; the rest is for other people. A team "
                 "lead can import more in the Prompts tab."
             )
-        elif self._assignment.counts().done:
-            why = Message(
+        if self._assignment.counts().done:
+            return Message(
                 "Everything has been judged. A team lead can import more in the Prompts tab."
             )
-        else:
-            why = Message(
-                "There are no prompts to judge. A team lead can import some in the Prompts tab."
+        if not self._project.settings.writes_comparisons:
+            return Message(
+                "There is nothing to judge yet: the policy of this project writes no comparisons. "
+                "A team lead can import responses in the Prompts tab."
             )
-        return Waiting(why, is_stuck=True)
+        return Message(
+            "There are no prompts to judge. A team lead can import some in the Prompts tab."
+        )
 
     def _plan(self) -> list[Plan]:
         live = policies.live(self._store)

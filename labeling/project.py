@@ -87,8 +87,10 @@ class ProjectSettings:
     """What is set for the project.
 
     `min_submitted` people judge each comparison, of `responses` responses where there are so many
-    different ones. `reasons` are offered beside the rationale; with `reveals_policies` a person is
-    told, once the verdict is in, which policy wrote which response.
+    different ones. Without `writes_comparisons` only what was imported is judged: no policy writes
+    any, not even to be compared with the one before. `reasons` are offered beside the rationale;
+    with `reveals_policies` a person is told, once the verdict is in, which policy wrote which
+    response.
     """
 
     name: str = "Customer support"
@@ -100,6 +102,7 @@ class ProjectSettings:
     reveals_policies: bool = False
     min_submitted: int = 1
     responses: int = 2
+    writes_comparisons: bool = True
     shares: Shares = Shares()
 
 
@@ -187,6 +190,7 @@ def _checked(given: ProjectSettings) -> ProjectSettings:
         reveals_policies=bool(given.reveals_policies),
         min_submitted=_whole("The people who judge each", given.min_submitted, 1, MOST_SUBMITTED),
         responses=responses,
+        writes_comparisons=bool(given.writes_comparisons),
         shares=_shares(given.shares),
     )
 

@@ -110,6 +110,12 @@ class ProjectTab:
                 "2 to 9, all different; 1 can be rated. Fewer where the policy has no more to say.",
                 "project-responses",
             )
+        self.writes = gr.Checkbox(
+            label="The policy writes comparisons",
+            info="Without it only what is imported in the Prompts tab is judged, and what waits "
+            "already; no new policy meets the one before it.",
+            elem_id="project-writes",
+        )
         with gr.Row(elem_classes="wsl-options"):
             self.shares = (
                 _number(
@@ -205,7 +211,7 @@ class ProjectTab:
         self.published = actions.area("guidelines-note")
 
     def _connect(self, head: gr.HTML) -> None:
-        fields = [self.name, self.task, self.responses, *self.shares]
+        fields = [self.name, self.task, self.responses, self.writes, *self.shares]
         fields += [self.scale, self.rating_scale, self.reasons, self.reveals, self.min_submitted]
         rows = [component for row in self.criteria for component in row]
         shown = [*fields, *rows, self.saved, self.diverted, self.about]
@@ -242,6 +248,7 @@ class ProjectTab:
         name: str | None,
         task: str | None,
         responses: Any,
+        writes: bool | None,
         live: Any,
         previous: Any,
         base: Any,
@@ -263,6 +270,7 @@ class ProjectTab:
             reasons=tuple(line for line in (reasons or "").splitlines() if line.strip()),
             reveals_policies=bool(reveals),
             responses=responses,
+            writes_comparisons=bool(writes),
             shares=Shares(live, previous, base),
             min_submitted=min_submitted,
         )
@@ -312,6 +320,7 @@ class ProjectTab:
             self.name: now.name,
             self.task: now.task.value,
             self.responses: now.responses,
+            self.writes: now.writes_comparisons,
             **dict(zip(self.shares, astuple(now.shares), strict=True)),
             self.diverted: diverted_note(self._candidates.supply(actor).diverted),
             self.min_submitted: now.min_submitted,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ from store.records import (
 from tests.builders import make_comparison, make_prompt
 from tests.scripted import ScriptedPolicy, wait_until
 from training.policy import AdapterFolder, SamplingParams
-from training.policy_host import PolicyHost
+from training.policy_host import HostState, PolicyHost
 
 BASE = "pol-000000"
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -60,11 +61,15 @@ def serve_base(store: Store) -> None:
 
 @contextmanager
 def running(
-    store: Store, policy: ScriptedPolicy, *, is_training: Callable[[], bool] = lambda: False
+    store: Store,
+    policy: ScriptedPolicy,
+    *,
+    is_training: Callable[[], bool] = lambda: False,
+    project: Project | None = None,
 ) -> Iterator[tuple[Candidates, Assignment, PolicyHost]]:
     host = PolicyHost(lambda: policy)
     host.start()
-    project = Project(store)
+    project = project or Project(store)
     assignment = Assignment(
         store, min_submitted=project.settings.min_submitted, rng=random.Random(0)
     )
@@ -192,6 +197,31 @@ def test_without_prompts_the_page_is_told_what_to_do(store: Store, policy: Scrip
     serve_base(store)
     with running(store, policy) as (candidates, _, _):
         wait_until(lambda: "import" in str(candidates.waiting().reason))
+
+
+def test_where_only_imports_are_judged_nothing_is_written_until_the_project_says_otherwise(
+    store: Store, policy: ScriptedPolicy
+) -> None:
+    serve_base(store)
+    add_prompts(store, 30)
+    project = Project(store)
+    project.change(LEA, writes_comparisons=False)
+    with running(store, policy, project=project) as (candidates, assignment, host):
+        wait_until(lambda: host.status().state is HostState.READY)
+        waiting = candidates.waiting()
+        assert "writes no comparisons" in str(waiting.reason)
+        assert waiting.is_stuck
+        time.sleep(0.5)  # in which a batch would be written
+        assert policy.batches == []
+        imported = make_comparison(store, prompt="Imported?")
+        assignment.reload()
+        (lease,) = assignment.claim("ana", 1, held=[]).leases
+        assignment.settle(imported.id, "ana", Verdict.TIE)
+        assert "Everything has been judged" in str(candidates.waiting().reason)
+        assert [c.id for c, _ in made(store)] == [lease.comparison_id]
+
+        project.change(LEA, writes_comparisons=True)
+        wait_until(lambda: assignment.counts().ready >= BUFFER)
 
 
 def test_while_the_policy_loads_the_page_says_so(store: Store, policy: ScriptedPolicy) -> None:
