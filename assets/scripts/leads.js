@@ -7,6 +7,16 @@
 window.WhetstoneLeads ??= (() => {
   /** `element` stays while its content is drawn again, so one listener serves all its buttons. */
   function mount(element, trigger) {
+    let pressed = null;
+    element.addEventListener("pointerdown", (event) => {
+      pressed = event.target.closest("button");
+    });
+    element.addEventListener("pointerup", (event) => {
+      // Of a button that was drawn anew while it was held down, no click comes by itself.
+      const released = event.target.closest("button");
+      if (pressed?.isConnected === false && released && isSame(pressed, released)) released.click();
+      pressed = null;
+    });
     element.addEventListener("click", async (event) => {
       const button = event.target.closest("button");
       if (!button || !element.contains(button) || button.disabled) return;
@@ -20,6 +30,9 @@ window.WhetstoneLeads ??= (() => {
       trigger("click", { act, key, text: document.getElementById(field)?.value ?? "" });
     });
   }
+
+  const isSame = (one, other) =>
+    ["act", "key", "copy"].every((name) => one.dataset[name] === other.dataset[name]);
 
   /** A static area is translated in the browser (words.js); its tab is drawn anew by the server. */
   function mountStatic(element, trigger) {

@@ -445,6 +445,19 @@ def test_a_lead_keeps_a_person_out_and_lets_them_in_again(
     assert signed_in(new_visitor, shared.url, "ana").url.endswith("/label/")
 
 
+def test_a_button_that_is_drawn_anew_while_it_is_held_down_still_works(
+    shared: RunningApp, new_visitor: NewVisitor
+) -> None:
+    lead = signed_in(new_visitor, shared.url, "lea")
+    open_tab(lead, "people")
+    button = lead.locator("#people-table tr", has_text="ana").get_by_text("Keep out")
+    button.hover()
+    lead.mouse.down()
+    button.evaluate("held => held.replaceWith(held.cloneNode(true))")
+    lead.mouse.up()
+    expect(lead.locator("#wsl-ask")).to_contain_text("ana")
+
+
 def test_who_watches_the_pipeline_sees_each_stage_follow_without_a_reload(
     tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor, snap: Snap
 ) -> None:
