@@ -272,6 +272,8 @@ def test_what_is_shown_and_how_often_is_set_in_the_project_tab(
     page.click("#project-save")
     expect(page.get_by_test_id("toast-body")).to_contain_text("add up to 110 %, not to 100 %")
     page.fill("#project-share-base input", "20")
+    page.uncheck("#project-writes input")
+    snap(page, "project-shown")
     page.click("#project-save")
     expect(page.locator("#project-saved")).to_be_visible()
     expect(page.locator("#project-diverted-note")).to_contain_text("live against the")
@@ -281,6 +283,10 @@ def test_what_is_shown_and_how_often_is_set_in_the_project_tab(
     open_tab(page, "project")
     for name, value in {**fields, "share-base": "20"}.items():
         expect(page.locator(f"#project-{name} input")).to_have_value(value)
+    expect(page.locator("#project-writes input")).not_to_be_checked()
+    page.check("#project-writes input")
+    page.click("#project-save")
+    expect(page.locator("#project-saved")).to_be_visible()
 
 
 def test_what_everyone_skipped_is_told_in_the_prompts_tab(
