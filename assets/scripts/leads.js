@@ -9,7 +9,10 @@ window.WhetstoneLeads ??= (() => {
   function mount(element, trigger) {
     let pressed = null;
     element.addEventListener("pointerdown", (event) => {
-      pressed = event.target.closest("button");
+      pressed = event.button === 0 ? event.target.closest("button") : null;
+    });
+    element.addEventListener("pointercancel", () => {
+      pressed = null; // it has become a scroll
     });
     element.addEventListener("pointerup", (event) => {
       // Of a button that was drawn anew while it was held down, no click comes by itself.
