@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -172,14 +173,14 @@ class PlannedChoosing(PlannedRun):
     options: BestOfNOptions | OnlineDPOOptions
 
     @property
+    @abstractmethod
     def asked(self) -> int:
         """Prompts, each answered `n` times."""
-        raise NotImplementedError
 
-    @cached_property
+    @property
+    @abstractmethod
     def teaching(self) -> PlannedRows:
         """The run over the rows alone."""
-        raise NotImplementedError
 
     @property
     def length(self) -> float:
