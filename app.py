@@ -326,9 +326,7 @@ def _serve(settings: Settings) -> int:
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 print(f"Whetstone is ready at {address}", flush=True)
-                # All that was imported stays: looking through it again holds everybody up.
-                gc.collect()
-                gc.freeze()
+                _spare_collections()
                 if settings.is_browser_opened:
                     _open_browser(address)
 
@@ -340,6 +338,14 @@ def _serve(settings: Settings) -> int:
         gc.unfreeze()  # else what is never collected is told as leaks
     print("Whetstone has stopped; everything acknowledged is saved.", flush=True)
     return 0
+
+
+def _spare_collections() -> None:
+    """Have no later collection look through what is here: it stays, and everybody waits."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -422,7 +428,13 @@ def _open_host(store: Store, settings: Settings) -> PolicyHost:
     from training.policy_host import PolicyHost
 
     base, live = _live_policy(store, settings.model)
-    host = PolicyHost(lambda: LocalPolicy(settings.model_path, base_version=base.version))
+
+    def load_base() -> LocalPolicy:
+        policy = LocalPolicy(settings.model_path, base_version=base.version)
+        _spare_collections()  # of all that a model library has brought, later than the rest
+        return policy
+
+    host = PolicyHost(load_base)
 
     def tell(version: str, what_now: str) -> Callable[[Future[Any]], None]:
         def report(done: Future[Any]) -> None:
