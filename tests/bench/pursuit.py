@@ -110,9 +110,7 @@ class Pursuit:
         )
         asked = [p for p in prompts for _ in range(self._options.best_of)]
         model = load_reward_model(str(STARTER), str(reward.adapter), self._tokenizer)
-        proxies = model.score(
-            [[*self._rendered(p), *ids] for p, (_, ids) in zip(asked, drawn, strict=True)]
-        )
+        proxies = model.score([self._rendered(p) for p in asked], [ids for _, ids in drawn])
         golds = [score(p, text).total for p, (text, _) in zip(asked, drawn, strict=True)]
         size = self._options.best_of
         ranked = [

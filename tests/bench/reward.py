@@ -156,17 +156,12 @@ def _rank(adapter: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
     told_apart = [pair for pair in pairs if pair.gold_difference != 0]
     tokenizer = load_tokenizer(STARTER)
     model = load_reward_model(str(STARTER), str(adapter), tokenizer)
+    prompts = [
+        render_prompt(tokenizer, [{"role": "user", "content": pair.asked}]) for pair in told_apart
+    ]
 
     def scores(side: str) -> list[float]:
-        return model.score(
-            [
-                [
-                    *render_prompt(tokenizer, [{"role": "user", "content": pair.asked}]),
-                    *getattr(pair, side).token_ids,
-                ]
-                for pair in told_apart
-            ]
-        )
+        return model.score(prompts, [getattr(pair, side).token_ids for pair in told_apart])
 
     differences = [a - b for a, b in zip(scores("a"), scores("b"), strict=True)]
     right = [d * p.gold_difference > 0 for d, p in zip(differences, told_apart, strict=True)]

@@ -27,6 +27,8 @@ from training.worker.models import Trainee, with_adapter
 from training.worker.rewards import Rewarder
 from training.worker.scoring import RewardModel, load_reward_model
 
+TokenIds = Sequence[int]
+
 ONLINE = ["rloo", "grpo"]
 # About two seconds of learning.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -183,30 +185,24 @@ def test_reward_and_its_price_are_told_at_every_step(
 
 
 @pytest.fixture
-def overheard(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The token ids that reward models are given to score."""
-    rows: list[list[int]] = []
+def overheard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TokenIds, TokenIds]]:
+    """The prompts with their completions that reward models are given to score."""
+    rows: list[tuple[TokenIds, TokenIds]] = []
     score = RewardModel.score
 
-    def listen(self: RewardModel, given: Sequence[Sequence[int]]) -> list[float]:
-        rows.extend(list(row) for row in given)
-        return score(self, given)
+    def listen(
+        self: RewardModel, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[float]:
+        rows.extend(zip(prompts, completions, strict=True))
+        return score(self, prompts, completions)
 
     monkeypatch.setattr(RewardModel, "score", listen)
     return rows
 
 
-def prompt_length(row: Sequence[int], tokenizer: Any) -> int:
-    """Where the completion of one of the tests' prompts begins."""
-    asked = [row["prompt"] for row in prompt_rows()] + TEST_PROMPTS
-    rendered = {tuple(render_prompt(tokenizer, messages)) for messages in asked}
-    (prompt,) = [ids for ids in rendered if tuple(row[: len(ids)]) == ids]
-    return len(prompt)
-
-
 @pytest.mark.parametrize("method", ["rloo", "grpo", "best_of_n", "online_dpo"])
 def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
-    tmp_path: Path, start: Start, method: str, overheard: list[list[int]]
+    tmp_path: Path, start: Start, method: str, overheard: list[tuple[TokenIds, TokenIds]]
 ) -> None:
     small: dict[str, Any] = {"iterations": 1} if method in ONLINE else {"n": 4, "prompts": 6}
     ran(prepare(tmp_path / "run", start, method, **small))
@@ -214,7 +210,10 @@ def test_the_reward_model_reads_prompts_and_responses_as_they_were_drawn(
     tokenizer = load_tokenizer(start.model)
     stop_ids = stop_token_ids(tokenizer, load_base(start.model))
     (stop_id,) = set(stop_ids) - {tokenizer.eos_token_id}
-    completions = [row[prompt_length(row, tokenizer) :] for row in overheard]
+    asked = [row["prompt"] for row in prompt_rows()] + TEST_PROMPTS
+    rendered = [render_prompt(tokenizer, messages) for messages in asked]
+    assert all(list(prompt) in rendered for prompt, _ in overheard)
+    completions = [completion for _, completion in overheard]
     ended = [ids for ids in completions if ids[-1] == stop_id]
     assert len(ended) > len(completions) / 2
     assert all(stop_id not in ids[:-1] for ids in completions)
@@ -241,7 +240,7 @@ def test_the_kl_is_that_of_whole_responses(
     method: str,
     estimator: int,
     fixture: str,
-    overheard: list[list[int]],
+    overheard: list[tuple[TokenIds, TokenIds]],
     request: pytest.FixtureRequest,
 ) -> None:
     """RLOO is told k1, GRPO k3: of the second step's responses, by the policy after the first."""
@@ -253,19 +252,16 @@ def test_the_kl_is_that_of_whole_responses(
     tokenizer = load_tokenizer(start.model)
     policy = with_adapter(load_base(start.model), str(run_dir.checkpoints / "checkpoint-1"))
     trainee = Trainee(policy.eval(), tokenizer, Tuning.LORA)
-    starts = [prompt_length(row, tokenizer) for row in overheard[32:64]]
-    assert len(set(starts)) > 1
-    distances = [
-        distance(trainee, row, at)[estimator]
-        for row, at in zip(overheard[32:64], starts, strict=True)
-    ]
+    told = overheard[32:64]
+    assert len({len(prompt) for prompt, _ in told}) > 1
+    distances = [distance(trainee, *row)[estimator] for row in told]
     assert metrics(run_dir)[1]["kl"] == pytest.approx(fmean(distances), rel=1e-3)
 
 
 @torch.no_grad()
-def distance(trainee: Trainee, row: Sequence[int], start: int) -> list[float]:
+def distance(trainee: Trainee, prompt: TokenIds, completion: TokenIds) -> list[float]:
     """KL of a completion to the reference, in nats, estimated by k1 and by k3."""
-    ids = torch.tensor([list(row)])
+    ids, start = torch.tensor([[*prompt, *completion]]), len(prompt)
     policy = token_log_probs(trainee.model, ids, torch.ones_like(ids))[:, start - 1 :]
     with trainee.reference() as model:
         reference = token_log_probs(model, ids, torch.ones_like(ids))[:, start - 1 :]
@@ -284,7 +280,7 @@ def test_a_response_without_an_end_is_punished(start: Start) -> None:
 
     assert rewarded.ended == [True, False]
     assert rewarded.scores == pytest.approx(
-        model.score([[*prompt, *words, stop_ids[-1]], [*prompt, *words]])
+        model.score([prompt, prompt], [[*words, stop_ids[-1]], words])
     )
     assert rewarded.rewards == pytest.approx([rewarded.scores[0], rewarded.scores[1] - 2.5])
 
@@ -314,10 +310,12 @@ def test_a_run_that_is_cancelled_keeps_what_it_has_to_go_on_from(
     score = RewardModel.score
     calls = iter(range(100))
 
-    def interrupted(self: RewardModel, rows: Sequence[Sequence[int]]) -> list[float]:
+    def interrupted(
+        self: RewardModel, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[float]:
         if next(calls) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return score(self, rows)
+        return score(self, prompts, completions)
 
     monkeypatch.setattr(RewardModel, "score", interrupted)
     run_dir = prepare(tmp_path / "run", start, method, eval_generations=0)
@@ -336,7 +334,7 @@ def test_a_run_that_is_cancelled_keeps_what_it_has_to_go_on_from(
 def test_a_reward_model_without_numbers_ends_the_run(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RewardModel, "score", lambda _, rows: [math.nan] * len(rows))
+    monkeypatch.setattr(RewardModel, "score", lambda _, prompts, __: [math.nan] * len(prompts))
     failure = run_here(prepare(tmp_path / "run", start, "grpo")).failure
     assert failure
     assert failure.name == "model_load"
@@ -562,7 +560,7 @@ def test_rounds_are_drawn_from_a_policy_of_every_tuning(
 def test_responses_that_are_all_alike_give_nothing_to_learn_from(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RewardModel, "score", lambda _, rows: [1.0] * len(rows))
+    monkeypatch.setattr(RewardModel, "score", lambda _, prompts, __: [1.0] * len(prompts))
     run_dir = prepare(tmp_path / "run", start, "online_dpo", missing_eos_penalty=0)
     failure = run_here(run_dir).failure
     assert failure

@@ -195,11 +195,10 @@ def test_what_a_reward_run_leaves_scores_as_it_does_elsewhere(tmp_path: Path, ba
     run_dir = make_run_dir(tmp_path / "run", base, method="reward", epochs=1)
     assert run_here(run_dir).state is Outcome.SUCCEEDED
     prompts, completions = [[5, 9, 30], [7]], [[32, 33], [50, 51, 52, 2]]
-    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
     known = load_reward_model(str(base), str(run_dir.adapter), load_tokenizer(base))
     tokens = Tokens.padded(prompts, completions, torch.device("cpu"))
     found = share_base(base, reward=run_dir.adapter).rewards(tokens)
-    assert found.tolist() == pytest.approx(known.score(rows), abs=1e-4)
+    assert found.tolist() == pytest.approx(known.score(prompts, completions), abs=1e-4)
 
 
 def test_a_reward_model_tuned_otherwise_is_refused(tmp_path: Path, base: Path) -> None:

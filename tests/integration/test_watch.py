@@ -76,10 +76,10 @@ def test_both_are_reward_models_of_one_base_and_differ(
     alone = load_reward_model(str(base), str(run_dir.watch_adapter), tokenizer)
     second = load_second(first, str(run_dir.watch_adapter))
 
-    rows = [[5, 9, 30, 2], [7, 50, 51]]
-    scores = first.score(rows)
-    assert second.score(rows) == pytest.approx(alone.score(rows), abs=1e-5)
-    assert first.score(rows) == scores != pytest.approx(second.score(rows), abs=1e-3)
+    rows = [[5, 9], [7]], [[30, 2], [50, 51]]
+    scores = first.score(*rows)
+    assert second.score(*rows) == pytest.approx(alone.score(*rows), abs=1e-5)
+    assert first.score(*rows) == scores != pytest.approx(second.score(*rows), abs=1e-3)
     for report in (result.report["reward_model"], result.report["watch_model"]):
         assert report["accuracy"] > 0.8
 

@@ -25,7 +25,6 @@ from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
 from training.worker.prompts import Pool
 from training.worker.rewards import Rewarder
-from training.worker.scoring import RewardModel, Score
 from training.worker.watch import Judges, Watch
 
 
@@ -225,15 +224,9 @@ def _watch(job: Job, options: OnlineOptions, trainee: Trainee, rewarder: Rewarde
     if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
         return None
     second = scoring.load_second(rewarder.model, job.spec.watch_model)
-    judges = Judges(*(_judge(model) for model in (rewarder.model, second)))
+    judges = Judges(rewarder.model.score, second.score)
     every = options.watch_steps * options.inner_epochs
     return Watch(job, trainee, judges, every=every, asking=options)
-
-
-def _judge(model: RewardModel) -> Score:
-    return lambda prompts, completions: model.score(
-        [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-    )
 
 
 def _with_reference(loaded: Loaded, trainer: Any) -> Loaded:

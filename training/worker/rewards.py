@@ -56,7 +56,7 @@ class Rewarder:
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[float]:
         """What the reward model says, without the penalty. Raises `ModelUnusable`."""
-        scores = self.model.score_completions(prompts, completions)
+        scores = self.model.score(prompts, completions)
         if not all(map(math.isfinite, scores)):
             raise ModelUnusable("The reward model's score of a response is no number.")
         return scores

@@ -51,17 +51,14 @@ class RewardModel(NamedTuple):
     sd: float
     adapter: str | None = None
 
-    def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """Standardised scores of rows of token ids, prompt and completion together."""
-        if self.adapter is not None:
-            self.model.set_adapter(self.adapter)
-        return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
-
-    def score_completions(
+    def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[float]:
-        """The same of prompts with their completions."""
-        return self.score([[*p, *c] for p, c in zip(prompts, completions, strict=True)])
+        """Standardised scores of completions to prompts, one a row, from their token ids."""
+        if self.adapter is not None:
+            self.model.set_adapter(self.adapter)
+        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
+        return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
 
 
 def load_reward_model(

@@ -132,8 +132,7 @@ def _scored(
 
 
 def _load(job: Job, trainee: Trainee, folder: Path) -> Score:
-    model = scoring.load_reward_model(job.spec.base_model, str(folder), trainee.tokenizer)
-    return model.score_completions
+    return scoring.load_reward_model(job.spec.base_model, str(folder), trainee.tokenizer).score
 
 
 def _score(score: Score, answers: Answers, outputs: Sequence[Output]) -> Sequence[float]:
