@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -64,9 +65,18 @@ LENGTH = ProgrammedScorer(lambda _, completion: float(len(completion)))
 
 
 def build_reward_model(
-    base: Path, folder: Path, *, mean: float = 0.0, sd: float = 1.0, rank: int = 4
+    base: Path,
+    folder: Path,
+    *,
+    mean: float = 0.0,
+    sd: float = 1.0,
+    pooling: str | None = "last",
+    rank: int = 4,
 ) -> Path:
-    """A reward run's adapter with random weights, and the scale of its scores."""
+    """A reward run's adapter with random weights, and the scale of its scores.
+
+    Without a `pooling` it is one of the first, which did not say theirs.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = get_peft_model(
@@ -80,7 +90,8 @@ def build_reward_model(
             ),
         )
     model.save_pretrained(folder)
-    (folder / "scores.json").write_text(json.dumps({"mean": mean, "sd": sd}))
+    told = {"mean": mean, "sd": sd} | ({"pooling": pooling} if pooling else {})
+    (folder / "scores.json").write_text(json.dumps(told))
     return folder
 
 
@@ -89,6 +100,19 @@ def classifier_scores(base: Path, folder: Path, rows: Sequence[Sequence[int]]) -
     model = PeftModel.from_pretrained(_classifier(base), folder).eval()
     with torch.no_grad():
         return [model(input_ids=torch.tensor([row])).logits.item() for row in rows]
+
+
+def mean_of_classifier_scores(
+    base: Path,
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> list[float]:
+    """The mean of the scores that end at each token of a completion."""
+    return [
+        fmean(classifier_scores(base, folder, [[*p, *c[: at + 1]] for at in range(len(c))]))
+        for p, c in zip(prompts, completions, strict=True)
+    ]
 
 
 def _classifier(base: Path) -> Any:

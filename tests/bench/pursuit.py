@@ -109,7 +109,7 @@ class Pursuit:
             lambda: self._draw([p for p in prompts for _ in range(self._options.best_of)], seed=7),
         )
         asked = [p for p in prompts for _ in range(self._options.best_of)]
-        model = load_reward_model(str(STARTER), str(reward.adapter), self._tokenizer)
+        model = load_reward_model(str(STARTER), str(reward.adapter))
         proxies = model.score([self._rendered(p) for p in asked], [ids for _, ids in drawn])
         golds = [score(p, text).total for p, (text, _) in zip(asked, drawn, strict=True)]
         size = self._options.best_of

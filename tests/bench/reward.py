@@ -155,7 +155,7 @@ def _rank(adapter: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
 
     told_apart = [pair for pair in pairs if pair.gold_difference != 0]
     tokenizer = load_tokenizer(STARTER)
-    model = load_reward_model(str(STARTER), str(adapter), tokenizer)
+    model = load_reward_model(str(STARTER), str(adapter))
     prompts = [
         render_prompt(tokenizer, [{"role": "user", "content": pair.asked}]) for pair in told_apart
     ]

@@ -270,7 +270,7 @@ def distance(trainee: Trainee, prompt: TokenIds, completion: TokenIds) -> list[f
 
 def test_a_response_without_an_end_is_punished(start: Start) -> None:
     tokenizer = load_tokenizer(start.model)
-    model = load_reward_model(str(start.model), str(start.reward_model), tokenizer)
+    model = load_reward_model(str(start.model), str(start.reward_model))
     stop_ids = stop_token_ids(tokenizer, load_base(start.model))
     rewarder = Rewarder(model, stop_ids, missing_eos_penalty=2.5)
     prompt = render_prompt(tokenizer, [{"role": "user", "content": "Where is parcel 3?"}])

@@ -15,6 +15,7 @@ from tests.ppo import (
     build_reward_model,
     build_trainer,
     classifier_scores,
+    mean_of_classifier_scores,
     share_base,
 )
 from training.worker.failures import Cancelled, Diverged, ModelUnusable
@@ -24,6 +25,7 @@ from training.worker.ppo.model import POLICY, VALUE, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import PromptOrder
 from training.worker.ppo.tokens import Tokens
+from training.worker.scoring import load_reward_model
 
 PROMPTS = [[5, 9, 30, 31, 60], [7, 8], [9, 40, 41, 42]]
 COMPLETIONS = [[32, 33, 34], [50, 51, 52, 53, 54, 2], [60]]
@@ -65,7 +67,6 @@ def test_prompts_end_and_completions_begin_at_one_column() -> None:
     ]
     assert found.mask.sum(dim=1).tolist() == [3, 6, 1]
     assert found.positions[1].tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
-    assert found.last.tolist() == [7, 10, 5]
 
 
 def test_some_rows_of_a_batch_come_without_the_others_padding() -> None:
@@ -80,16 +81,22 @@ def test_rows_of_like_length_are_computed_together() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3"])
-def test_the_reward_adapter_scores_as_the_library_s_classifier_does(
-    tmp_path: Path, architecture: str
+@pytest.mark.parametrize("pooling", ["mean", "last", None])
+def test_rewards_are_those_of_the_library_s_classifier(
+    tmp_path: Path, architecture: str, pooling: str | None
 ) -> None:
     base = build_model(tmp_path / "model", architecture)
-    folder = build_reward_model(base, tmp_path / "reward")
-    rows = [[*p, *c] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
-    expected = classifier_scores(base, folder, rows)
-    assert share_base(base, reward=folder).rewards(tokens()).tolist() == pytest.approx(
-        expected, abs=1e-5
-    )
+    folder = build_reward_model(base, tmp_path / "reward", pooling=pooling)
+    if pooling == "mean":
+        expected = mean_of_classifier_scores(base, folder, PROMPTS, COMPLETIONS)
+    else:
+        rows = [[*p, *c] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+        expected = classifier_scores(base, folder, rows)
+
+    shared = share_base(base, reward=folder)
+    alone = load_reward_model(str(base), str(folder))
+    assert shared.rewards(tokens()).tolist() == pytest.approx(expected, abs=1e-5)
+    assert alone.score(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.1
 
 

@@ -19,7 +19,6 @@ from tests.ppo import OPTIONS, build_reward_model, share_base
 from tests.rundirs import make_run_dir, run_as_launched, run_here
 from tests.tensorboard import tracked
 from training.events import EventReader
-from training.loading import load_tokenizer
 from training.rundir import Outcome, RunDir, RunResult
 from training.worker.ppo.tokens import Tokens
 from training.worker.scoring import load_reward_model
@@ -195,7 +194,7 @@ def test_what_a_reward_run_leaves_scores_as_it_does_elsewhere(tmp_path: Path, ba
     run_dir = make_run_dir(tmp_path / "run", base, method="reward", epochs=1)
     assert run_here(run_dir).state is Outcome.SUCCEEDED
     prompts, completions = [[5, 9, 30], [7]], [[32, 33], [50, 51, 52, 2]]
-    known = load_reward_model(str(base), str(run_dir.adapter), load_tokenizer(base))
+    known = load_reward_model(str(base), str(run_dir.adapter))
     tokens = Tokens.padded(prompts, completions, torch.device("cpu"))
     found = share_base(base, reward=run_dir.adapter).rewards(tokens)
     assert found.tolist() == pytest.approx(known.score(prompts, completions), abs=1e-4)

@@ -12,7 +12,7 @@ from tests.models import build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
 from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preference_rows, run_here
 from training.events import EventReader, EventWriter
-from training.loading import load_tokenizer, stop_token_ids
+from training.loading import stop_token_ids
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
 from training.worker.job import Job, StopRequest
@@ -71,9 +71,8 @@ def test_both_are_reward_models_of_one_base_and_differ(
 ) -> None:
     run_dir, result, _ = divided
     assert run_dir.watch_adapter is not None
-    tokenizer = load_tokenizer(base)
-    first = load_reward_model(str(base), str(run_dir.adapter), tokenizer)
-    alone = load_reward_model(str(base), str(run_dir.watch_adapter), tokenizer)
+    first = load_reward_model(str(base), str(run_dir.adapter))
+    alone = load_reward_model(str(base), str(run_dir.watch_adapter))
     second = load_second(first, str(run_dir.watch_adapter))
 
     rows = [[5, 9], [7]], [[30, 2], [50, 51]]

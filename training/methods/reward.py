@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import ClassVar, Self
 
 from training.methods.process_options import ProcessOptions
@@ -11,11 +12,26 @@ from training.options import option
 from training.tuning import Tuning
 
 
+class Pooling(StrEnum):
+    """Which of a response's tokens its score is read at."""
+
+    MEAN = "mean"
+    LAST = "last"
+
+
 @dataclass(frozen=True)
 class RewardOptions(ProcessOptions, TrainerOptions):
     """Reward modelling: learns to score a response as people would; PPO and best-of-n need one."""
 
     tuning: str = tuning_option((Tuning.LORA.value, Tuning.RSLORA.value))
+    pooling: str = option(
+        Pooling.MEAN.value,
+        choices=tuple(pooling.value for pooling in Pooling),
+        label="Pooling",
+        help="mean scores a response by the mean of what the model says of each of its tokens, "
+        "from which small models learn far more; last by its last token alone, as most published "
+        "reward models do.",
+    )
     margin_weight: float = option(
         0.0,
         minimum=0.0,

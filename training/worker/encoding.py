@@ -1,7 +1,7 @@
 """Conversations as the token ids that a policy reads and writes, the same for every recipe.
 
 A completion ends with the token that ends a turn, so that a policy learns to stop and a reward
-model reads its score there; what a template writes after it is left out.
+model sees that it did; what a template writes after it is left out.
 """
 
 from __future__ import annotations

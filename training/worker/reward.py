@@ -15,7 +15,6 @@ model that had learned from all of them could only be watched by one that shares
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -31,17 +30,17 @@ from trl import RewardConfig, RewardTrainer
 
 from training import loading
 from training.events import EventKind, EventWriter
-from training.methods.reward import RewardOptions
+from training.methods.reward import Pooling, RewardOptions
 from training.rundir import RunDir
 from training.tuning import Tuning
 from training.worker import data, fitting, models, scoring
 from training.worker.calibration import brier_score, expected_calibration_error
-from training.worker.encoding import Encoder
+from training.worker.encoding import Encoded, Encoder
 from training.worker.job import Job
 from training.worker.models import Loaded
 
 SIDES = ("chosen", "rejected")
-COLUMNS = ("completions", "lengths", "pairs", "margins", "ties")
+COLUMNS = ("prompts", "completions", "lengths", "pairs", "margins", "ties")
 
 
 def train(job: Job) -> Mapping[str, Any]:
@@ -120,17 +119,25 @@ def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
         told = {"held_out_accuracy": ranked["accuracy"], "held_out_loss": ranked["loss"]}
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
     if job.is_main:
-        _write_scale(job, ranked)
+        told = ranked or {"score_mean": None, "score_sd": None}
+        scoring.Scale.write(
+            job.run_dir.adapter_partial,
+            told["score_mean"],
+            told["score_sd"],
+            Pooling(options.pooling),
+        )
     return Learned(fitted, ranked)
 
 
 class Group(NamedTuple):
-    """A comparison: token ids of its distinct responses, and the pairs among them.
+    """A comparison: token ids of its distinct responses, each with its prompt, and the pairs among
+    them.
 
     `pairs` are (better, worse) places in `completions`; `margins` are in steps of people's
     strength; in a tie neither is better.
     """
 
+    prompts: list[list[int]]
     completions: list[list[int]]
     lengths: list[int]
     pairs: list[list[int]]
@@ -166,8 +173,8 @@ class ComparisonTrainer(fitting.WithoutCard, RewardTrainer):  # type: ignore[mis
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Any:
         """Mean over comparisons of the mean over each one's pairs, with centring."""
-        rows = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        scores = model(**rows, use_cache=False).logits.squeeze(-1).float()
+        rows = scoring.Padded(*(inputs[name] for name in scoring.Padded._fields))
+        scores = scoring.forward(model, rows, Pooling(self.options.pooling))
         better, worse = scores[inputs["pairs"][:, 0]], scores[inputs["pairs"][:, 1]]
         difference, is_tie = better - worse, inputs["ties"]
         losses = pair_losses(difference, inputs["margins"], is_tie, options=self.options)
@@ -189,30 +196,27 @@ class ComparisonTrainer(fitting.WithoutCard, RewardTrainer):  # type: ignore[mis
         self._signature_columns = list(COLUMNS)
 
 
-class Collator:
-    """Comparisons as one batch: all their responses, right-padded, and all their pairs."""
+def collate(groups: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Comparisons as one batch: all their responses, as `scoring.Padded` is, and all their pairs.
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, groups: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids` (responses, tokens); `pairs` (pairs, 2) are rows; `weights` sum to groups."""
-        rows: list[list[int]] = []
-        pairs: list[list[int]] = []
-        weights: list[float] = []
-        for group in groups:
-            pairs += [[len(rows) + place for place in pair] for pair in group["pairs"]]
-            weights += [1 / len(group["pairs"])] * len(group["pairs"])
-            rows += group["completions"]
-        ids, attention = scoring.right_padded(rows, self._pad_id)
-        return {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "pairs": torch.tensor(pairs),
-            "weights": torch.tensor(weights),
-            "margins": torch.tensor([m for group in groups for m in group["margins"]]),
-            "ties": torch.tensor([tie for group in groups for tie in group["ties"]]),
-        }
+    `pairs` (pairs, 2) are rows; `weights` sum to the number of comparisons.
+    """
+    prompts: list[list[int]] = []
+    completions: list[list[int]] = []
+    pairs: list[list[int]] = []
+    weights: list[float] = []
+    for group in groups:
+        pairs += [[len(prompts) + place for place in pair] for pair in group["pairs"]]
+        weights += [1 / len(group["pairs"])] * len(group["pairs"])
+        prompts += group["prompts"]
+        completions += group["completions"]
+    return {
+        **scoring.Padded.of(prompts, completions)._asdict(),
+        "pairs": torch.tensor(pairs),
+        "weights": torch.tensor(weights),
+        "margins": torch.tensor([m for group in groups for m in group["margins"]]),
+        "ties": torch.tensor([tie for group in groups for tie in group["ties"]]),
+    }
 
 
 def group_lengths(groups: Dataset) -> list[int]:
@@ -222,7 +226,7 @@ def group_lengths(groups: Dataset) -> list[int]:
 
 def _load(job: Job, options: RewardOptions) -> Loaded:
     tokenizer = loading.load_tokenizer(job.spec.base_model)
-    base = scoring.load_classifier(job.spec.base_model, tokenizer, seed=job.spec.seed)
+    base = scoring.load_classifier(job.spec.base_model, seed=job.spec.seed)
     adapter = models.fresh_adapter(options, task_type="SEQ_CLS")
     return Loaded(get_peft_model(base, adapter), tokenizer, Tuning(options.tuning), adapter)
 
@@ -234,7 +238,7 @@ def _build_trainer(
         options=options,
         model=loaded.model,
         args=RewardConfig(**fitting.trainer_arguments(job, options)),
-        data_collator=Collator(loaded.model.config.pad_token_id),
+        data_collator=collate,
         train_dataset=_encode(encoder, split.train),
         eval_dataset=_encode(encoder, split.held_out) if split.held_out else None,
         processing_class=loaded.tokenizer,
@@ -256,16 +260,16 @@ def _by_comparison(rows: Sequence[data.Row]) -> list[list[data.Row]]:
 
 
 def _group(encoder: Encoder, rows: Sequence[data.Row]) -> Group:
-    places: dict[tuple[int, ...], int] = {}
+    found: list[Encoded] = []
     pairs = []
     for row in rows:
-        sides = (
-            encoder.encode(row.prompt, row.values[side]).ids for side in ("chosen", "rejected")
-        )
-        pairs.append([places.setdefault(tuple(ids), len(places)) for ids in sides])
+        sides = [encoder.encode(row.prompt, row.values[side]) for side in SIDES]
+        found += (side for side in sides if side not in found)
+        pairs.append([found.index(side) for side in sides])
     return Group(
-        [list(ids) for ids in places],
-        [len(ids) for ids in places],
+        [side.prompt_ids for side in found],
+        [side.completion_ids for side in found],
+        [len(side.ids) for side in found],
         pairs,
         [float(row.values["margin"]) for row in rows],
         [bool(row.values["is_tie"]) for row in rows],
@@ -277,8 +281,9 @@ def _rank(trainer: ComparisonTrainer, options: RewardOptions) -> dict[str, Any] 
     groups = list(trainer.eval_dataset) if trainer.eval_dataset is not None else []
     if not groups:
         return None
-    rows = [ids for group in groups for ids in group["completions"]]
-    scores = iter(scoring.score(trainer.model, rows, trainer.model.config.pad_token_id))
+    prompts = [ids for group in groups for ids in group["prompts"]]
+    completions = [ids for group in groups for ids in group["completions"]]
+    scores = iter(scoring.score(trainer.model, prompts, completions, Pooling(options.pooling)))
     decided, longer, losses, all_scores = [], [], [], []
     for group in groups:
         found = [next(scores) for _ in group["completions"]]
@@ -305,16 +310,10 @@ def _rank(trainer: ComparisonTrainer, options: RewardOptions) -> dict[str, Any] 
         "score_mean": fmean(all_scores),
         "score_sd": pstdev(all_scores),
         "tuning": options.tuning,
+        "pooling": options.pooling,
     }
 
 
 def _accuracy(differences: Sequence[float]) -> float:
     """Share above 0; equal ones count half."""
     return fmean(1.0 if d > 0 else 0.5 if d == 0 else 0.0 for d in differences)
-
-
-def _write_scale(job: Job, ranked: Mapping[str, Any] | None) -> None:
-    """Beside the adapter: mean and spread of its scores, for those who learn from them."""
-    scale = {name: (ranked or {}).get(f"score_{name}") for name in ("mean", "sd")}
-    path = job.run_dir.adapter_partial / scoring.SCALE_FILE
-    path.write_text(json.dumps(scale), encoding="utf-8")

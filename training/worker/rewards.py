@@ -1,7 +1,7 @@
 """What a reward model's scores make of the policy's own responses: the rewards it learns from.
 
 Everything here is about token ids just as they were drawn. Text that is tokenised anew may lack the
-token that ends a turn, which is where a reward model reads its score.
+token that ends a turn, which a reward model reads too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Rewarder:
 def load(job: Job, loaded: Loaded, *, missing_eos_penalty: float) -> Rewarder:
     """The reward model that the run was given. Raises `ModelUnusable`."""
     assert job.spec.reward_model is not None  # a spec without one is refused
-    model = scoring.load_reward_model(job.spec.base_model, job.spec.reward_model, loaded.tokenizer)
+    model = scoring.load_reward_model(job.spec.base_model, job.spec.reward_model)
     stop_ids = stop_token_ids(loaded.tokenizer, loaded.model)
     return Rewarder(model, stop_ids, missing_eos_penalty=missing_eos_penalty)
 

@@ -1,7 +1,7 @@
 """Reward models: a base model with a scalar head, and scores of token ids.
 
-A score is read at a row's last token, which is the one that ends a turn; no padding may be taken
-for it, so padding is an id that ends no turn.
+The head says a number of each token of a row, and the score is what it says of the completion's
+last token, which is the one that ends a turn, or the mean of what it says of the completion's.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
-from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
-from training import loading
+from training.methods.reward import Pooling
 from training.worker.failures import ModelUnusable
 
 SCALE_FILE = "scores.json"
+PADDING = 0  # any id: what is padding is told by the attention mask
+HEAD = "score"  # what the library calls it
 FIRST, SECOND = "default", "second"
 TOKENS_PER_BATCH = 8192
 
@@ -39,36 +37,51 @@ class Score(Protocol):
         """Standardised scores, one a row, from the token ids. Raises `ModelUnusable`."""
 
 
-class RewardModel(NamedTuple):
-    """A trained reward model. `mean` and `sd` are those of its scores on held-out responses.
+class Scale(NamedTuple):
+    """How a trained reward model's scores are read, and their mean and standard deviation on
+    held-out responses."""
 
-    `adapter` is its name, where several share a base.
-    """
-
-    model: Any
-    pad_id: int
     mean: float
     sd: float
-    adapter: str | None = None
+    pooling: Pooling
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Of a reward run's adapter. Raises `OSError`, `ValueError`, `KeyError`."""
+        told = json.loads((folder / SCALE_FILE).read_text(encoding="utf-8"))
+        # The first reward runs read the last token, and did not say so.
+        pooling = Pooling(told.get("pooling", Pooling.LAST))
+        return cls(told["mean"] or 0.0, told["sd"] or 1.0, pooling)
+
+    @staticmethod
+    def write(folder: Path, mean: float | None, sd: float | None, pooling: Pooling) -> None:
+        """Beside an adapter; nothing is known of scores where no response was held out."""
+        told = {"mean": mean, "sd": sd, "pooling": pooling.value}
+        (folder / SCALE_FILE).write_text(json.dumps(told), encoding="utf-8")
+
+
+class RewardModel(NamedTuple):
+    """A trained reward model; `adapter` is its name on the base, which several may share."""
+
+    model: Any
+    scale: Scale
+    adapter: str
 
     def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[float]:
         """Standardised scores of completions to prompts, one a row, from their token ids."""
-        if self.adapter is not None:
-            self.model.set_adapter(self.adapter)
-        rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        return [(s - self.mean) / self.sd for s in score(self.model, rows, self.pad_id)]
+        self.model.set_adapter(self.adapter)
+        mean, sd, pooling = self.scale
+        return [(s - mean) / sd for s in score(self.model, prompts, completions, pooling)]
 
 
-def load_reward_model(
-    base_model: str, adapter: str, tokenizer: PreTrainedTokenizerBase
-) -> RewardModel:
+def load_reward_model(base_model: str, adapter: str) -> RewardModel:
     """What a reward run left, on the base that it was trained on. Raises `ModelUnusable`."""
-    base = load_classifier(base_model, tokenizer, seed=0)
+    base = load_classifier(base_model, seed=0)
     with _readable(adapter):
         model = PeftModel.from_pretrained(base, adapter, adapter_name=FIRST).eval()
-        return _scaled(model, base.config.pad_token_id, adapter, FIRST)
+        return RewardModel(model, Scale.read(Path(adapter)), FIRST)
 
 
 def load_second(first: RewardModel, adapter: str) -> RewardModel:
@@ -76,12 +89,7 @@ def load_second(first: RewardModel, adapter: str) -> RewardModel:
     with _readable(adapter):
         first.model.load_adapter(adapter, adapter_name=SECOND)
         first.model.eval()
-        return _scaled(first.model, first.pad_id, adapter, SECOND)
-
-
-def _scaled(model: Any, pad_id: int, folder: str, adapter: str) -> RewardModel:
-    scale = json.loads((Path(folder) / SCALE_FILE).read_text(encoding="utf-8"))
-    return RewardModel(model, pad_id, scale["mean"] or 0.0, scale["sd"] or 1.0, adapter)
+        return RewardModel(first.model, Scale.read(Path(adapter)), SECOND)
 
 
 @contextmanager
@@ -95,9 +103,7 @@ def _readable(folder: str) -> Iterator[None]:
         ) from error
 
 
-def load_classifier(
-    base_model: str, tokenizer: PreTrainedTokenizerBase, *, seed: int
-) -> PreTrainedModel:
+def load_classifier(base_model: str, *, seed: int) -> PreTrainedModel:
     """The base with a fresh head of one output. Raises `ModelUnusable`."""
     on_gpu = torch.cuda.is_available()
     set_seed(seed)
@@ -109,41 +115,85 @@ def load_classifier(
         raise ModelUnusable(
             "{base_model} cannot be loaded: {error}", base_model=base_model, error=error
         ) from error
-    model.config.get_text_config().pad_token_id = padding_id(tokenizer, model)
+    model.config.get_text_config().pad_token_id = PADDING  # which the library insists on
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
-def padding_id(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """A token id that ends no turn."""
-    stop_ids = loading.stop_token_ids(tokenizer, model)
-    own = tokenizer.pad_token_id
-    if own is not None and own not in stop_ids:
-        return int(own)
-    return next(id for id in range(len(stop_ids) + 1) if id not in stop_ids)
-
-
 @torch.no_grad()
-def score(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> list[float]:
+def score(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    pooling: Pooling,
+) -> list[float]:
     """One score a row, in the rows' order."""
     found: dict[int, float] = {}
-    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+    order = sorted(range(len(lengths)), key=lambda n: lengths[n])
     while order:
-        longest = len(rows[order[-1]])
-        size = max(1, TOKENS_PER_BATCH // max(1, longest))
+        size = max(1, TOKENS_PER_BATCH // max(1, lengths[order[-1]]))
         batch, order = order[-size:], order[:-size]
-        ids, attention = right_padded([rows[n] for n in batch], pad_id)
-        inputs = {"input_ids": ids.to(model.device), "attention_mask": attention.to(model.device)}
-        scores = model(**inputs, use_cache=False).logits.squeeze(-1).float()
+        padded = Padded.of([prompts[n] for n in batch], [completions[n] for n in batch])
+        scores = forward(model, padded.to(model.device), pooling)
         found.update(zip(batch, scores.tolist(), strict=True))
-    return [found[n] for n in range(len(rows))]
+    return [found[n] for n in range(len(lengths))]
 
 
-def right_padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both (rows, longest row)."""
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id)
-    attention = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(row)
-        attention[at, : len(row)] = 1
-    return ids, attention
+def forward(model: Any, rows: Padded, pooling: Pooling) -> Tensor:
+    """A classifier's score of each completion, (rows,), with a gradient where one is wanted."""
+    weights = pooling_weights(rows.mask, pooling)[:, :, None]
+
+    def pool(_: nn.Module, __: Any, said: Tensor) -> Tensor:
+        # The library reads one token, and finds the same there whichever it is.
+        return (said.float() * weights).sum(dim=1, keepdim=True).expand_as(said)
+
+    with _head(model).register_forward_hook(pool):
+        logits: Tensor = model(
+            input_ids=rows.ids, attention_mask=rows.attention, use_cache=False
+        ).logits
+    return logits.squeeze(1)
+
+
+def _head(model: Any) -> nn.Module:
+    heads = (m for name, m in model.named_modules() if name.rpartition(".")[2] == HEAD)
+    head: nn.Module = next(heads)  # with an adapter, what chooses between the heads comes first
+    return head
+
+
+def pooling_weights(mask: Tensor, pooling: Pooling) -> Tensor:
+    """How much each token counts for its row's score, (rows, tokens), 1 a row together.
+
+    `mask` is 1 at the completion's tokens; at least one in each row.
+    """
+    if pooling is Pooling.MEAN:
+        return mask / mask.sum(dim=1, keepdim=True)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = (columns * mask).argmax(dim=1)
+    return F.one_hot(last, mask.shape[1]).to(mask)
+
+
+class Padded(NamedTuple):
+    """Prompts with their completions, padded on the right, all (rows, longest row).
+
+    `mask` is 1 at the completions' tokens, `attention` at those of both.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Self:
+        """From their token ids; no completion may be empty."""
+        lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+        ids = torch.full((len(lengths), max(lengths)), PADDING)
+        attention, mask = torch.zeros_like(ids), torch.zeros(ids.shape)
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            ids[row, : lengths[row]] = torch.tensor([*prompt, *completion])
+            attention[row, : lengths[row]] = 1
+            mask[row, len(prompt) : lengths[row]] = 1
+        return cls(ids, attention, mask)
+
+    def to(self, device: torch.device) -> Padded:
+        """The same on a device."""
+        return Padded(*(part.to(device) for part in self))

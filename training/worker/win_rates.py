@@ -118,7 +118,7 @@ def _scored(
                 "on all the test prompts, or nearly. Import other held-out prompts."
             ),
         )
-    score = score or _load(job, trainee, folder)
+    score = score or _load(job, folder)
     scores = score_both(score, counted)
     worse = [new < old - CLEARLY for old, new in zip(*scores, strict=True)]
     left_out = None if unseen is None else len(answers.prompts) - len(unseen)
@@ -131,8 +131,8 @@ def _scored(
     }
 
 
-def _load(job: Job, trainee: Trainee, folder: Path) -> Score:
-    return scoring.load_reward_model(job.spec.base_model, str(folder), trainee.tokenizer).score
+def _load(job: Job, folder: Path) -> Score:
+    return scoring.load_reward_model(job.spec.base_model, str(folder)).score
 
 
 def _score(score: Score, answers: Answers, outputs: Sequence[Output]) -> Sequence[float]:

@@ -9,7 +9,6 @@ its forward pass, because gradient checkpointing recomputes with whatever is act
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from training.methods.reward import Pooling
 from training.tuning import LOW_RANK, tuning_of
 from training.worker import models
 from training.worker.failures import ModelUnusable
 from training.worker.models import Trainee
 from training.worker.ppo.tokens import Tokens
-from training.worker.scoring import SCALE_FILE
+from training.worker.scoring import Scale, pooling_weights
 
 POLICY = models.ADAPTER
 REWARD = "reward"
@@ -68,14 +68,19 @@ class SharedBase:
             model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
         self.value_head = _head(model)
         self._scoring_heads = {REWARD: _head(model), WATCH: _head(model)}
+        self._poolings: dict[str, Pooling] = {}
         if reward_folder is None:
             model.add_adapter(VALUE, deepcopy(model.peft_config[POLICY]))
         else:
             _load_scoring_adapter(model, reward_folder, VALUE, self.value_head)
-            _load_scoring_adapter(model, reward_folder, REWARD, self._scoring_heads[REWARD])
+            self._load_scoring(reward_folder, REWARD)
         if watch_folder is not None:
-            _load_scoring_adapter(model, watch_folder, WATCH, self._scoring_heads[WATCH])
+            self._load_scoring(watch_folder, WATCH)
         model.set_adapter(POLICY)
+
+    def _load_scoring(self, folder: Path, name: str) -> None:
+        head = self._scoring_heads[name]
+        self._poolings[name] = _load_scoring_adapter(self.model, folder, name, head)
 
     @property
     def device(self) -> torch.device:
@@ -121,16 +126,16 @@ class SharedBase:
 
     @torch.no_grad()
     def rewards(self, tokens: Tokens, model: str = REWARD) -> Tensor:
-        """A reward model's score of each completion, read at its last real token, (rows,).
+        """A reward model's score of each completion, read where the model was trained to, (rows,).
 
         In standard deviations from the mean of the reward run's held-out responses. `model` is
         `REWARD` or `WATCH`.
         """
         with self._active(model):
-            hidden = self._hidden(tokens)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        head = self._scoring_heads[model]
-        scores: Tensor = head(hidden[rows, tokens.last].float()).squeeze(1)
+            hidden = self._hidden(tokens)[:, tokens.prompt_width :]
+        head, pooling = self._scoring_heads[model], self._poolings[model]
+        weights = pooling_weights(tokens.mask, pooling)
+        scores: Tensor = (head(hidden.float()).squeeze(2) * weights).sum(dim=1)
         return scores
 
     @torch.no_grad()
@@ -216,17 +221,17 @@ def _head(model: PeftModel) -> nn.Linear:
     return head
 
 
-def _load_scoring_adapter(model: PeftModel, folder: Path, name: str, head: nn.Linear) -> None:
+def _load_scoring_adapter(model: PeftModel, folder: Path, name: str, head: nn.Linear) -> Pooling:
     """Load a reward run's adapter under a name, and its head, made to give standardised scores.
 
-    Raises `ModelUnusable`.
+    Returns which tokens its scores are read at. Raises `ModelUnusable`.
     """
     if tuning_of(folder) not in LOW_RANK:
         raise ModelUnusable(
             "The reward model in {folder} was not tuned with LoRA, which PPO needs.", folder=folder
         )
     try:
-        scale = json.loads((folder / SCALE_FILE).read_text(encoding="utf-8"))
+        mean, sd, pooling = Scale.read(folder)
         config = LoraConfig.from_pretrained(folder)
         weights = load_peft_weights(str(folder), device="cpu")
         found = model.load_adapter(folder, adapter_name=name, torch_device=str(model.device))
@@ -242,10 +247,10 @@ def _load_scoring_adapter(model: PeftModel, folder: Path, name: str, head: nn.Li
         raise ModelUnusable(
             "The reward model in {folder} belongs to another base model.", folder=folder
         )
-    mean, sd = scale["mean"] or 0.0, scale["sd"] or 1.0
     with torch.no_grad():
         head.weight.copy_(weights[heads[0]] / sd)
         head.bias.fill_(-mean / sd)
+    return pooling
 
 
 def _parameters_of(model: PeftModel, adapter: str) -> list[Parameter]:

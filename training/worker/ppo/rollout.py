@@ -54,7 +54,7 @@ class RewardAdapter:
         self._shared = shared
 
     def score(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Tensor:  # noqa: ARG002
-        """The reward model's output at each row's last token."""
+        """The reward model's score of each row."""
         return self._shared.rewards(tokens)
 
 

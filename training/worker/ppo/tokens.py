@@ -53,12 +53,6 @@ class Tokens(NamedTuple):
         """Position of each token within its own row, whatever padding stands before it."""
         return (self.attention.cumsum(dim=1) - 1).clamp(min=0)
 
-    @property
-    def last(self) -> Tensor:
-        """Column of each row's last real token, (rows,)."""
-        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return (columns * self.attention).argmax(dim=1)
-
     def rows(self, numbers: Sequence[int]) -> Tokens:
         """Some of the rows, without the columns that hold nothing but padding there."""
         attention = self.attention[numbers]
