@@ -20,6 +20,7 @@ from tests.rundirs import make_run_dir, preference_rows, prompt_rows, run_here
 from training.config import EVAL_PROMPTS
 from training.events import EventReader
 from training.loading import load_base, load_tokenizer, render_prompt, stop_token_ids
+from training.overoptimization import looks
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
 from training.worker.evaluate import kl_estimates, token_log_probs
@@ -606,3 +607,32 @@ def test_a_method_that_needs_a_reward_model_does_not_start_without_one(
 ) -> None:
     with pytest.raises(ValueError, match="needs one; train it first"):
         prepare(tmp_path / "run", start._replace(reward_model=None), "rloo")
+
+
+def test_online_dpo_is_watched_across_its_rounds_and_when_it_goes_on(
+    tmp_path: Path, start: Start
+) -> None:
+    assert start.reward_model is not None
+    second = shutil.copytree(start.reward_model, tmp_path / "second")
+    scale = json.loads((second / "scores.json").read_text())
+    (second / "scores.json").write_text(json.dumps({**scale, "sd": 2 * scale["sd"]}))
+    run_dir = prepare(
+        tmp_path / "run", start, "online_dpo", watch_model=second, watch_steps=3, save_steps=2
+    )
+    result = ran(run_dir)
+
+    straight = looks(EventReader(run_dir.events_path).read())
+    last = result.report["steps"]
+    assert [look.step for look in straight] == [*range(0, last, 3), last]
+    assert straight[0].held_out_kl == pytest.approx(0, abs=1e-4)
+    assert straight[-1].proxy_reward != pytest.approx(straight[0].proxy_reward, abs=1e-3)
+    for look in straight:
+        assert look.watch_reward == pytest.approx(look.proxy_reward / 2, abs=1e-4)
+
+    before = len(EventReader(run_dir.events_path).read())
+    (run_dir.checkpoints / f"checkpoint-{last}" / "complete").unlink()
+    run_dir.forget_end()
+    ran(run_dir)
+    again = looks(EventReader(run_dir.events_path).read()[before:])
+    assert again
+    assert again == straight[-len(again) :]

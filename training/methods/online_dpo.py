@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from training.methods.dpo import PairOptions
-from training.methods.online_options import max_new_tokens_option, missing_eos_penalty_option
+from training.methods.online_options import (
+    max_new_tokens_option,
+    missing_eos_penalty_option,
+    watch_steps_option,
+)
 from training.options import option
 
 
@@ -42,6 +46,7 @@ class OnlineDPOOptions(PairOptions):
     )
     missing_eos_penalty: float = missing_eos_penalty_option()
     max_new_tokens: int = max_new_tokens_option()
+    watch_steps: int = watch_steps_option("Optimiser steps")
 
     def prompts_asked(self, rows: int) -> int:
         """How many different prompts are answered, of a snapshot with so many rows."""

@@ -98,14 +98,14 @@ def save_steps_option(default: int) -> int:
     return steps
 
 
-def watch_steps_option() -> int:
+def watch_steps_option(unit: str = "Iterations") -> int:
     """How often the second reward model looks."""
     steps: int = option(
         5,
         minimum=0,
         maximum=100000,
         label="Watch every",
-        help="Iterations between looks for over-optimisation: the test prompts are answered, and "
+        help=f"{unit} between looks for over-optimisation: the test prompts are answered, and "
         "scored by the reward model and by the second one that it was trained with, if it was. 0 "
         "does not look.",
     )

@@ -14,18 +14,16 @@ from statistics import fmean
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.generation import GenerationStopped, Request, generate
 from training.methods.online_options import OnlineOptions
 from training.tuning import Tuning
-from training.worker import data, fitting, models, prompts, rewards, scoring
+from training.worker import data, fitting, models, prompts, rewards, watch
 from training.worker.failures import Cancelled
 from training.worker.job import Job
-from training.worker.models import Loaded, Trainee
+from training.worker.models import Loaded
 from training.worker.prompts import Pool
 from training.worker.rewards import Rewarder
-from training.worker.watch import Judges, Watch
 
 
 class OnlineTrainer(fitting.WithoutCard):
@@ -167,8 +165,9 @@ def train(
         reward_funcs=RewardFunction(rewarder),
     )
     trainee = _with_reference(loaded, trainer).trainee(trainer.model)
-    if watch := _watch(job, options, trainee, rewarder):
-        trainer.add_callback(Looking(watch))
+    every = options.watch_steps * options.inner_epochs
+    if looking := watch.looking(job, trainee, rewarder, every=every, asking=options):
+        trainer.add_callback(looking)
     counts = _counts(options, pool, order)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=asked / len(pool.prompts))
 
@@ -177,56 +176,6 @@ def train(
         **fitted.report(),
         **rewards.answer_held_out(job, options, trainee, rewarder),
     }
-
-
-class Looking(TrainerCallback):  # type: ignore[misc]  # the library has no types
-    """Lets a watch look at the policy between optimiser steps."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def on_train_begin(
-        self,
-        _: TrainingArguments,
-        state: TrainerState,
-        __: TrainerControl,
-        *,
-        model: Any,
-        **___: Any,
-    ) -> None:
-        """At the policy as it starts, unless this goes on from a checkpoint."""
-        if state.global_step == 0:
-            self._look(model, 0, is_last=False)
-
-    def on_step_end(
-        self,
-        _: TrainingArguments,
-        state: TrainerState,
-        __: TrainerControl,
-        *,
-        model: Any,
-        **___: Any,
-    ) -> None:
-        """At what a step has made of it."""
-        self._look(model, state.global_step, is_last=state.global_step >= state.max_steps)
-
-    def _look(self, model: Any, step: int, *, is_last: bool) -> None:
-        was_training = model.training
-        model.eval()
-        try:
-            self._watch.follow(step, is_last=is_last)
-        finally:
-            model.train(was_training)
-
-
-def _watch(job: Job, options: OnlineOptions, trainee: Trainee, rewarder: Rewarder) -> Watch | None:
-    """None without a second reward model, and in processes that only compute."""
-    if job.spec.watch_model is None or not options.watch_steps or not job.is_main:
-        return None
-    second = scoring.load_second(rewarder.model, job.spec.watch_model)
-    judges = Judges(rewarder.model.score, second.score)
-    every = options.watch_steps * options.inner_epochs
-    return Watch(job, trainee, judges, every=every, asking=options)
 
 
 def _with_reference(loaded: Loaded, trainer: Any) -> Loaded:

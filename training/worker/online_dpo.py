@@ -28,7 +28,7 @@ from trl import DPOConfig
 
 from training.events import EventKind
 from training.methods.online_dpo import OnlineDPOOptions
-from training.worker import data, dpo, fitting, models, prompts, rewards
+from training.worker import data, dpo, fitting, models, prompts, rewards, watch
 from training.worker.completions import CompletionLog, Drawn
 from training.worker.dpo import ReferenceLogProbs, ReferenceOnceTrainer
 from training.worker.drawing import Drawing, by_place
@@ -65,6 +65,9 @@ def train(job: Job) -> Mapping[str, Any]:
     rounds = Rounds(job, options, asked, drawing)
     held_out = rounds.begin(trainee.model)
     trainer.follow(rounds, held_out)
+    every = options.watch_steps
+    if looking := watch.looking(job, trainee, rewarder, every=every, asking=options):
+        trainer.add_callback(looking)
     fitting.schedule(trainer, options, steps=options.rounds * rounds.steps)
     fitting.warn_of_endless(job, loaded, [row["chosen_ids"] for row in rounds.rows])
     counts = {

@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.events import EventKind, EventReader
 from training.generation import FinishReason, GenerationStopped, Request, generate
 from training.overoptimization import Look, alarm, looks
-from training.worker import evaluate
+from training.worker import evaluate, scoring
 from training.worker.asking import Asking, to_ask
 from training.worker.data import read_eval_prompts
 from training.worker.evaluate import Scored
 from training.worker.failures import Cancelled
 from training.worker.job import Job
 from training.worker.models import Trainee
+from training.worker.rewards import Rewarder
 from training.worker.scoring import Score
 
 
@@ -90,6 +93,60 @@ class Watch:
                 peak=found.peak.watch_reward,
                 now=look.watch_reward,
             )
+
+
+class Looking(TrainerCallback):  # type: ignore[misc]  # the library has no types
+    """Lets a watch look at the policy between optimiser steps."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def on_train_begin(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        __: TrainerControl,
+        *,
+        model: Any,
+        **___: Any,
+    ) -> None:
+        """At the policy as it starts, unless this goes on from a checkpoint."""
+        if state.global_step == 0:
+            self._look(model, 0, is_last=False)
+
+    def on_step_end(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        __: TrainerControl,
+        *,
+        model: Any,
+        **___: Any,
+    ) -> None:
+        """At what a step has made of it."""
+        self._look(model, state.global_step, is_last=state.global_step >= state.max_steps)
+
+    def _look(self, model: Any, step: int, *, is_last: bool) -> None:
+        was_training = model.training
+        model.eval()
+        try:
+            self._watch.follow(step, is_last=is_last)
+        finally:
+            model.train(was_training)
+
+
+def looking(
+    job: Job, trainee: Trainee, rewarder: Rewarder, *, every: int, asking: Asking
+) -> Looking | None:
+    """What looks after each `every` optimiser steps of a library's trainer; every 0 never does.
+
+    None without a second reward model, and in processes that only compute. Raises `ModelUnusable`.
+    """
+    if job.spec.watch_model is None or not every or not job.is_main:
+        return None
+    second = scoring.load_second(rewarder.model, job.spec.watch_model)
+    judges = Judges(rewarder.model.score, second.score)
+    return Looking(Watch(job, trainee, judges, every=every, asking=asking))
 
 
 def _requests(job: Job, trainee: Trainee, asking: Asking) -> list[Request]:
