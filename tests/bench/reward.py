@@ -113,9 +113,9 @@ def _answer(asked: Sequence[str], *, seed: int) -> list[Output]:
 
 
 def _rows(pairs: Sequence[Pair], annotator: SimulatedAnnotator) -> Iterator[dict[str, Any]]:
-    """Comparisons as a snapshot holds them; two equal texts say nothing."""
+    """Comparisons as a snapshot holds them, without equal texts and empty ones."""
     for number, pair in enumerate(pairs):
-        if pair.a.text == pair.b.text:
+        if pair.a.text == pair.b.text or not (pair.a.text.strip() and pair.b.text.strip()):
             continue
         choice, strength = annotator.compare(pair.asked, pair.a.text, pair.b.text)
         chosen, rejected = (pair.b, pair.a) if choice is Choice.B else (pair.a, pair.b)
