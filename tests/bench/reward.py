@@ -54,6 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judgments", type=int, default=3000)
     parser.add_argument("--new-pairs", type=int, default=300, help="to rank in gold order")
     parser.add_argument("--noise", type=float, default=1.0, help="gold points that blur a verdict")
+    parser.add_argument(
+        "--watch-share", type=float, default=0.3, help="of the conversations, for a second model"
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -68,11 +71,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     annotator = SimulatedAnnotator(noise=options.noise, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         data = write_rows(Path(folder) / "rows.parquet", list(_rows(judged, annotator)))
-        run_dir = train_by_preset(Path(folder), data, seed=options.seed)
+        run_dir = train_by_preset(
+            Path(folder), data, seed=options.seed, watch_share=options.watch_share
+        )
         result = run_dir.read_result()
         assert result is not None
         return {
             "judgments": options.judgments,
+            "watch_share": options.watch_share,
             "seed": options.seed,
             "held_out": result.report["reward_model"],
             "data": result.report["data"],
