@@ -111,11 +111,14 @@ def fresh_trainee(model: Path) -> Trainee:
     return Trainee(policy, load_tokenizer(model), Tuning.LORA)
 
 
+WORST, BEST = "No idea, sorry, sorry, sorry.", "Thank you for waiting for waiting."
+
+
 @pytest.mark.parametrize(
     ("before", "after", "rate", "worse"),
     [
-        ("No idea, sorry.", "Thank you for waiting.", 1, 0),
-        ("Thank you for waiting.", "No idea, sorry.", 0, 1),
+        (WORST, BEST, 1, 0),
+        (BEST, WORST, 0, 1),
         ("Thank you.", "Thank you.", 0.5, 0),
     ],
 )
