@@ -58,12 +58,12 @@ def test_the_gold_preference_is_learned(seed: int) -> None:
         rollouts=48,
         minibatch_size=24,
         micro_batch_size=8,
-        iterations=36,
+        iterations=48,
         max_new_tokens=128,
         kl_coef=0.02,
     )
     before = mean_gold(shared, prompts[:100])
-    for _ in range(36):
+    for _ in range(48):
         trainer.run_iteration()
     assert mean_gold(shared, prompts[:100]) > before + 1.5
 
