@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
+from store import memory
 from store.errors import StoreLocked, StoreUnavailable
 from store.journal_file import JournalFile
 from store.migrate import migrate
@@ -33,6 +34,7 @@ Change = Callable[[Cursor], T]
 
 MAX_GROUP = 256
 KEPT_UNCLEAN_COPIES = 3
+GIVE_BACK_EVERY = 10_000  # changes, after which the memory of their pages is given back
 
 # After one of these the whole instance is of no use: every connection fails.
 FATAL = (duckdb.FatalException, duckdb.InternalException)
@@ -91,6 +93,8 @@ class Store:
         self._is_invalid = False
         self._journal = JournalFile(self.journal_path)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._readers = memory.Readers()
+        self._since_given_back = 0  # changes
         self._is_journalled = True  # no change of this session lacks its lines, as far as is known
         self._noting: Change[Any] | None = None
         self._serving = threading.Lock()  # keeps a checkpoint out of the midst of a group
@@ -103,21 +107,22 @@ class Store:
     def read(self) -> Iterator[Cursor]:
         """A cursor of its own, on a consistent view of what is committed."""
         self._nudge()
-        connection = self._connection
-        try:
-            cursor = connection.cursor()
-        except duckdb.Error as error:
-            raise StoreUnavailable(
-                "The store is not open. Nothing acknowledged is lost; start Whetstone again."
-            ) from error
-        try:
-            yield cursor
-        except FATAL as error:
-            if connection is self._connection:
-                self._is_invalid = True
-            raise _as_ours(error) from error
-        finally:
-            cursor.close()
+        with self._readers.one():
+            connection = self._connection
+            try:
+                cursor = connection.cursor()
+            except duckdb.Error as error:
+                raise StoreUnavailable(
+                    "The store is not open. Nothing acknowledged is lost; start Whetstone again."
+                ) from error
+            try:
+                yield cursor
+            except FATAL as error:
+                if connection is self._connection:
+                    self._is_invalid = True
+                raise _as_ours(error) from error
+            finally:
+                cursor.close()
 
     def submit(
         self, change: Change[T], *, journal: Sequence[str] = (), part: Part | None = None
@@ -179,7 +184,7 @@ class Store:
 
     def _connect(self) -> Cursor:
         try:
-            connection = duckdb.connect(str(self.path), config={"memory_limit": "4GB"})
+            connection = duckdb.connect(str(self.path), config={"memory_limit": memory.LIMIT})
         except duckdb.IOException as error:
             owner = re.search(r"PID (\d+)", str(error))
             if "lock" in str(error).lower():
@@ -235,6 +240,7 @@ class Store:
         while group := self._gather():
             with self._serving:
                 self._serve(group)
+                self._give_back_in_time(len(group))
 
     def _serve(self, group: list[_Request]) -> None:
         """The boundary of the writer: whatever happens, all are answered and it goes on."""
@@ -347,6 +353,22 @@ class Store:
             self._cursor = None
             self._keep_unclean_copy()
         self._is_invalid = False
+
+    def _give_back_in_time(self, changes: int) -> None:
+        """Now and then, let go of pages that the file has too, at a moment when nobody reads."""
+        self._since_given_back += changes
+        if self._since_given_back < GIVE_BACK_EVERY or self._is_invalid or self._cursor is None:
+            return
+        with self._readers.none() as is_quiet:
+            if not is_quiet:
+                return
+            self._since_given_back = 0
+            try:
+                self._cursor.execute("CHECKPOINT")  # what is only in the log cannot be let go
+                memory.give_back(self._cursor)
+            except duckdb.Error as error:
+                self._is_invalid = isinstance(error, FATAL)
+                log.warning("The memory of %s was not given back: %s", self.path, error)
 
     def _checkpoint(self) -> None:
         if self._is_invalid or self._cursor is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from store import judgments, settings
+from store import db, judgments, settings
 from store.db import KEPT_UNCLEAN_COPIES, Cursor, Part, Store
 from store.errors import NotFound, StoreLocked, StoreUnavailable
 from store.records import Comparison, Purpose
@@ -384,3 +384,54 @@ def test_a_damaged_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="cannot be") as refusal:
         Store(tmp_path)
     assert not isinstance(refusal.value, StoreLocked)
+
+
+def held_bytes(store: Store) -> int:
+    """What DuckDB holds of the file in memory."""
+    with store.read() as cursor:
+        found = cursor.execute(
+            "SELECT sum(memory_usage_bytes) FROM duckdb_memory()"
+            " WHERE tag IN ('BASE_TABLE', 'ART_INDEX')"
+        ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def put_several(store: Store, first: int, count: int) -> None:
+    for i in range(first, first + count):
+        store.write(lambda cursor, i=i: put(cursor, f"{i:04d} {'x' * 2000}"))
+
+
+def test_memory_of_what_the_file_has_too_is_given_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_several(store, 0, 99)
+    held = held_bytes(store)
+    monkeypatch.setattr(db, "GIVE_BACK_EVERY", 100)
+    monkeypatch.setattr(store, "_since_given_back", 99)
+
+    put_several(store, 99, 1)
+
+    assert held_bytes(store) < held / 4
+    with store.read() as cursor:
+        assert cursor.execute("SELECT count(*) FROM settings").fetchone() == (100,)
+        limit = cursor.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert limit == ("3.7 GiB",)
+
+
+def test_memory_is_not_given_back_from_under_a_reader(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_several(store, 0, 50)
+    monkeypatch.setattr(db, "GIVE_BACK_EVERY", 1)
+    given_back: list[Cursor] = []
+    monkeypatch.setattr(db.memory, "give_back", given_back.append)
+
+    with store.read() as cursor:
+        put_several(store, 50, 3)
+        assert cursor.execute("SELECT count(*) FROM settings").fetchone() == (53,)
+        assert not given_back
+    put_several(store, 53, 1)
+
+    store.write(lambda _: None)  # served after all that the one before it brought about
+    assert given_back
