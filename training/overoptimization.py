@@ -2,13 +2,16 @@
 
 A policy that learns from a reward model finds what that model is wrong about (Gao et al. 2022). The
 true preference is not known while it learns; a second reward model, trained on none of the first
-one's judgments, stands in for it (Bai et al. 2022, section 4.2). Pure functions of what was seen.
+one's judgments, stands in for it (Bai et al. 2022, section 4.2). Where the two share a mistake, the
+second one rises with the first; what then remains to be seen is that both score responses of a kind
+that nobody judged. Pure functions of what was seen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from training.events import Told, series
@@ -17,6 +20,9 @@ from training.events import Told, series
 LOOKS_IN_A_ROW = 2
 # Standard errors of the difference of two means.
 SURE = 2.0
+# Standard deviations above the mean of the responses that people judged. Of those one in twenty
+# scores as high, if their scores are normal; where most do, the reward model has to extrapolate.
+UNJUDGED = 1.645
 
 
 class Look(NamedTuple):
@@ -72,6 +78,18 @@ def alarm(seen: Sequence[Look]) -> Alarm | None:
         if all(parted[end - LOOKS_IN_A_ROW : end]):
             return Alarm(peak, later[end - 1])
     return None
+
+
+def unjudged(seen: Sequence[Look]) -> Look | None:
+    """The look at which rewards were surely beyond `UNJUDGED`, if they have stayed there since.
+
+    Both models may be wrong there in the same way, so that `alarm` would not hear of it.
+    """
+    beyond = [look.proxy_reward - SURE * look.proxy_error > UNJUDGED for look in seen]
+    in_a_row = list(takewhile(bool, reversed(beyond)))
+    if len(in_a_row) < LOOKS_IN_A_ROW:
+        return None
+    return seen[len(seen) - len(in_a_row) + LOOKS_IN_A_ROW - 1]
 
 
 def _has_parted(peak: Look, look: Look) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from training.artefacts import Artefact, Change
 from training.events import Told, series
 from training.messages import Message
-from training.overoptimization import Look, alarm, looks
+from training.overoptimization import UNJUDGED, Look, alarm, looks, unjudged
 from training.proportions import wilson_interval
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
@@ -58,6 +58,7 @@ class Finding(StrEnum):
     SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
                     degradation: what the policy writes changed in a way that nobody asked for
     EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
+    UNJUDGED        the reward is beyond that of nearly all responses that people judged
     UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
@@ -75,6 +76,7 @@ class Finding(StrEnum):
     DRIFTED = "drifted"
     FORGETFUL = "forgetful"
     EXPLOITED = "exploited"
+    UNJUDGED = "unjudged"
     UNRELIABLE = "unreliable"
     MANNERED = "mannered"
     FINE = "fine"
@@ -337,33 +339,58 @@ def _unmoved_score(score: Series) -> Message | None:
 
 def _on_watch(seen: Sequence[Look]) -> list[Verdict]:
     found = alarm(seen)
-    if found is None:
-        return []
-    peak, last = found.peak, seen[-1]
-    return [
-        Verdict(
-            Finding.EXPLOITED,
-            Severity.BAD,
-            Message("It exploits the reward model: over-optimisation"),
-            Message(
-                "Since step {step} (KL {kl:.3g}) the reward rose from {low:.2f} to {high:.2f}; "
-                "that of a second model, which it does not learn from, fell from {peak:.2f} to "
-                "{now:.2f}.",
-                {
-                    "step": int(peak.step),
-                    "kl": peak.held_out_kl,
-                    "low": peak.proxy_reward,
-                    "high": last.proxy_reward,
-                    "peak": peak.watch_reward,
-                    "now": last.watch_reward,
-                },
-            ),
-            Message(
-                "Do not promote it. Raise the KL coefficient, or stop near that step; then judge "
-                "responses of the new policy, and train a new reward model on them too."
-            ),
-        )
-    ]
+    if found is not None:
+        return [_exploited(found.peak, seen[-1])]
+    left = unjudged(seen)
+    return [_unjudged(left, seen[-1])] if left is not None else []
+
+
+def _exploited(peak: Look, last: Look) -> Verdict:
+    return Verdict(
+        Finding.EXPLOITED,
+        Severity.BAD,
+        Message("It exploits the reward model: over-optimisation"),
+        Message(
+            "Since step {step} (KL {kl:.3g}) the reward rose from {low:.2f} to {high:.2f}; "
+            "that of a second model, which it does not learn from, fell from {peak:.2f} to "
+            "{now:.2f}.",
+            {
+                "step": int(peak.step),
+                "kl": peak.held_out_kl,
+                "low": peak.proxy_reward,
+                "high": last.proxy_reward,
+                "peak": peak.watch_reward,
+                "now": last.watch_reward,
+            },
+        ),
+        Message(
+            "Do not promote it. Raise the KL coefficient, or stop near that step; then judge "
+            "responses of the new policy, and train a new reward model on them too."
+        ),
+    )
+
+
+def _unjudged(left: Look, last: Look) -> Verdict:
+    return Verdict(
+        Finding.UNJUDGED,
+        Severity.WARN,
+        Message("It has left what people judged"),
+        Message(
+            "At the end (KL {kl:.3g}) the average response scored {reward:.2f} standard deviations "
+            "above those that people judged, and since step {step} more than {limit:.2f}. Of such "
+            "responses the reward models know little, and both may be wrong in the same way.",
+            {
+                "step": int(left.step),
+                "kl": last.held_out_kl,
+                "reward": last.proxy_reward,
+                "limit": UNJUDGED,
+            },
+        ),
+        Message(
+            "Read the responses side by side, and let people compare before you promote it. Then "
+            "train a new reward model on judgments of the new policy's responses."
+        ),
+    )
 
 
 def _on_distance(evidence: Evidence) -> list[Verdict]:

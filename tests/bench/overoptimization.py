@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tests.bench import panels
 from tests.bench.panels import Curve, Panel
-from training.overoptimization import Look, alarm
+from training.overoptimization import Look, alarm, unjudged
 
 # Iterations that are told as one, and that stand between two looks of the product's watch.
 STRETCH = 5
@@ -113,12 +113,14 @@ def figures(small: Sequence[Iteration], large: Sequence[Iteration]) -> dict[str,
         "length_end": round(ends.length, 1),
         "watch_peak": round(max(s.watch for s in told), 3),
         "watch_end": round(ends.watch, 3),
-        "alarm_at_iteration": _alarmed(small),
+        "alarm_at_iteration": _first_heard(alarm, small),
+        "unjudged_at_iteration": _first_heard(unjudged, small),
         "proxy_end_held": round(held_ends.proxy, 3),
         "gold_peak_held": round(max(s.gold for s in held), 3),
         "gold_end_held": round(held_ends.gold, 3),
         "kl_end_held": round(held_ends.kl, 2),
-        "alarm_at_iteration_held": _alarmed(large),
+        "alarm_at_iteration_held": _first_heard(alarm, large),
+        "unjudged_at_iteration_held": _first_heard(unjudged, large),
     }
 
 
@@ -127,14 +129,16 @@ def _largest_fall(values: Sequence[float]) -> float:
     return max(max(values[: at + 1]) - value for at, value in enumerate(values))
 
 
-def _alarmed(course: Sequence[Iteration]) -> int | None:
-    """When the product's alarm would sound, were it to look at the responses of every fifth."""
+def _first_heard(
+    sign: Callable[[Sequence[Look]], object], course: Sequence[Iteration]
+) -> int | None:
+    """When the product would see the sign, were it to look at the responses of every fifth."""
     looks = [
         Look(at, one.kl, one.proxy, one.proxy_error, one.watch, one.watch_error)
         for at, one in enumerate(course)
         if at % STRETCH == 0
     ]
-    heard = (at for at in range(len(looks)) if alarm(looks[: at + 1]))
+    heard = (at for at in range(len(looks)) if sign(looks[: at + 1]))
     return next((int(looks[at].step) for at in heard), None)
 
 

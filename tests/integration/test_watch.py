@@ -169,23 +169,37 @@ def test_a_resumed_run_goes_on_watching(watched: RunDir) -> None:
     assert again == straight[1:]
 
 
-def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) -> None:
-    run_dir = make_run_dir(tmp_path / "run", base, method="ppo", reward_model=base)
+def warned_of(
+    folder: Path, base: Path, proxy: Sequence[float], watch: Sequence[float]
+) -> list[str]:
+    """What a watch warns of whose models say these of one look after another."""
+    run_dir = make_run_dir(folder, base, method="ppo", reward_model=base)
     job = Job(run_dir.read_spec(), run_dir, EventWriter(run_dir.events_path), StopRequest())
-    rising, falling = iter(range(10)), iter((0.0, 1.0, 0.5, 0.2, 0.1, 0.0))
 
-    def judge(values: Any) -> Any:
-        return lambda prompts, _: [next(values)] * len(prompts)
+    def judge(values: Sequence[float]) -> Any:
+        said = iter(values)
+        return lambda prompts, _: [next(said)] * len(prompts)
 
     trainee = share_base(base).trainee
-    judges = Judges(judge(rising), judge(falling))
-    watch = Watch(job, trainee, judges, every=1, asking=job.spec.options)  # type: ignore[arg-type]
-    for step in range(6):
-        watch.follow(step)
+    judges = Judges(judge(proxy), judge(watch))
+    looking = Watch(job, trainee, judges, every=1, asking=job.spec.options)  # type: ignore[arg-type]
+    for step in range(len(proxy)):
+        looking.follow(step)
+    events = EventReader(run_dir.events_path).read()
+    return [event.data["message"] for event in events if event.kind == "warning"]
 
-    told = [e for e in EventReader(run_dir.events_path).read() if e.kind == "warning"]
+
+def test_a_fall_beside_a_rising_reward_is_told_once(tmp_path: Path, base: Path) -> None:
+    told = warned_of(tmp_path / "run", base, range(6), (0.0, 1.0, 0.5, 0.2, 0.1, 0.0))
     assert len(told) == 1
-    assert "since step 1 it has risen from 1.00 to 3.00" in told[0].data["message"]
+    assert "since step 1 it has risen from 1.00 to 3.00" in told[0]
+
+
+def test_rewards_beyond_what_people_judged_are_told_of_once(tmp_path: Path, base: Path) -> None:
+    rewards = (0.0, 2.0, 2.5, 1.0, 2.0, 2.5)
+    told = warned_of(tmp_path / "run", base, rewards, rewards)
+    assert len(told) == 1
+    assert "scores 2.50 standard deviations above" in told[0]
 
 
 def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:

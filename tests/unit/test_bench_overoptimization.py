@@ -34,6 +34,7 @@ def test_peak_and_end_are_told_of_both_coefficients_and_when_the_alarm_would_sou
     assert (found["proxy_end"], found["gold_peak"], found["gold_end"]) == (4, 0.75, -0.25)
     assert (found["gold_end_held"], found["gold_peak_kl"]) == (0.25, 2.0)
     assert (found["alarm_at_iteration"], found["alarm_at_iteration_held"]) == (15, None)
+    assert (found["unjudged_at_iteration"], found["unjudged_at_iteration_held"]) == (15, None)
     assert found["proxy_largest_fall"] == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from training.events import Event
-from training.overoptimization import Look, alarm, looks
+from training.overoptimization import Look, alarm, looks, unjudged
 
 ERROR = 0.1  # so that 2 * hypot(ERROR, ERROR) = 0.28 is the smallest sure difference
 
@@ -49,6 +49,38 @@ def test_a_new_peak_takes_the_alarm_back_and_a_last_look_within_the_errors_does_
     fallen = seen([0, 1, 2, 3, 4], [0, 1, 0.5, 0.5, 0.9])
     assert alarm(fallen) is not None
     assert alarm([*fallen, Look(25, 25.0, 5, ERROR, 1.1, ERROR)]) is None
+
+
+# PPO at a KL coefficient of 0.05 (README): gold was best at the third of these, and then fell to a
+# tenth; the second model shared the first one's liking for short responses.
+SHARED_MISTAKE = (
+    [0.19, 0.34, 0.96, 1.26, 1.53, 1.63, 1.81, 2.11, 2.18, 2.49, 2.56, 2.61],
+    [0.13, 0.39, 0.92, 1.13, 1.43, 1.5, 1.7, 1.82, 1.89, 2.0, 2.0, 1.96],
+)
+
+
+def test_a_mistake_that_both_models_share_is_seen_by_how_far_their_scores_have_gone() -> None:
+    course = seen(*SHARED_MISTAKE)
+    assert alarm(course) is None
+    found = unjudged(course)
+    assert found is not None
+    assert found.step == 40  # 2.11 and 2.18 are surely beyond, 1.81 is not
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        [0, 1, 1.5, 1.6],  # people judged such responses
+        [0, 1, 1.8, 1.8],  # within its errors
+        [0, 1, 1.5, 3],  # for one look so far
+        [0, 3, 3, 1.5],  # it came back
+        [3, 1, 3],
+        [3],
+        [],
+    ],
+)
+def test_rewards_like_those_of_judged_responses_are_no_guess(proxy: list[float]) -> None:
+    assert unjudged(seen(proxy, proxy)) is None
 
 
 def test_the_distance_is_the_root_of_the_kl_and_never_of_a_negative_estimate() -> None:

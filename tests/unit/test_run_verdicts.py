@@ -204,6 +204,15 @@ def test_a_reward_that_parts_from_the_second_model_comes_before_all_else() -> No
     assert Finding.EXPLOITED not in findings(kl=12.0, looks=looks[:3])
 
 
+def test_rewards_beyond_what_people_judged_are_a_guess_though_the_second_model_agrees() -> None:
+    looks = [Look(5 * n, n * 2.0, r, 0.1, r, 0.1) for n, r in enumerate((0, 1, 1.9, 2.2, 2.4))]
+    verdict, *others = judge(Evidence(looks=looks))
+
+    assert (verdict.finding, verdict.severity, others) == (Finding.UNJUDGED, Severity.WARN, [])
+    assert "scored 2.40 standard deviations" in str(verdict.evidence)
+    assert "since step 15 " in str(verdict.evidence)
+
+
 def test_responses_that_fall_apart_are_bad_and_come_first() -> None:
     verdicts = judge(
         Evidence(

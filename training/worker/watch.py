@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.events import EventKind, EventReader
 from training.generation import FinishReason, GenerationStopped, Request, generate
-from training.overoptimization import Look, alarm, looks
+from training.overoptimization import Alarm, Look, alarm, looks, unjudged
 from training.worker import evaluate, scoring
 from training.worker.asking import Asking, to_ask
 from training.worker.data import read_eval_prompts
@@ -79,20 +79,33 @@ class Watch:
         )
 
     def _tell(self, look: Look) -> None:
-        was_parted = alarm(self._seen)
-        self._seen = [*(seen for seen in self._seen if seen.step < look.step), look]
+        before = self._seen
+        self._seen = [*(seen for seen in before if seen.step < look.step), look]
         self._job.events.write(EventKind.METRICS, **look._asdict())
-        found = alarm(self._seen)
-        if found and not was_parted:
+        if found := alarm(self._seen):
+            if not alarm(before):
+                self._warn_of_parting(found, look)
+        elif unjudged(self._seen) and not _was_ever(unjudged, before):
             self._job.warn(
-                "The reward is being exploited: since step {step} it has risen from {low:.2f} to "
-                "{high:.2f}, while the second reward model's fell from {peak:.2f} to {now:.2f}.",
-                step=found.peak.step,
-                low=found.peak.proxy_reward,
-                high=look.proxy_reward,
-                peak=found.peak.watch_reward,
-                now=look.watch_reward,
+                "The average response scores {reward:.2f} standard deviations above those that "
+                "people judged. What the reward model says of such responses is a guess.",
+                reward=look.proxy_reward,
             )
+
+    def _warn_of_parting(self, found: Alarm, look: Look) -> None:
+        self._job.warn(
+            "The reward is being exploited: since step {step} it has risen from {low:.2f} to "
+            "{high:.2f}, while the second reward model's fell from {peak:.2f} to {now:.2f}.",
+            step=found.peak.step,
+            low=found.peak.proxy_reward,
+            high=look.proxy_reward,
+            peak=found.peak.watch_reward,
+            now=look.watch_reward,
+        )
+
+
+def _was_ever(sign: Callable[[Sequence[Look]], object], seen: Sequence[Look]) -> bool:
+    return any(sign(seen[:count]) for count in range(len(seen) + 1))
 
 
 class Looking(TrainerCallback):  # type: ignore[misc]  # the library has no types
