@@ -19,11 +19,11 @@ from training.generation import (
     FinishReason,
     GenerationStopped,
     Request,
-    RowSampler,
     StopSignal,
     generate,
 )
 from training.loading import load_base, load_tokenizer, render_prompt
+from training.sampling import RowSampler
 
 ARCHITECTURES = ["llama", "qwen3", "gpt2"]
 SHORT = "Hello"
