@@ -7,11 +7,11 @@ trainer process uses it too, so it knows nothing of the store; importing it impo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.loading import context_length, stop_token_ids
 from training.sampling import RowSampler
@@ -20,10 +20,13 @@ from training.virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Set by another thread, it ends a generation at its next token.
 StopSignal = threading.Event
+# Of the rows of a batch: once so many have ended, it goes on without them. A smaller share computes
+# less that nobody wants, and begins anew more often.
+PAUSE_SHARE = 0.25
 
 
 class FinishReason(StrEnum):
@@ -102,36 +105,50 @@ def generate(
     return [outputs[row] for row in range(len(requests))]
 
 
-class _RowLimits:
-    """A stopping criterion: a row ends at its own limit or signal, every row at the common one."""
+class _Ends:
+    """A stopping criterion: a row ends at a stop token, its own limit or signal, every row at the
+    common one; and all pause once enough of them have ended, to go on without those."""
 
     def __init__(
         self,
-        limits: Sequence[int],
+        rows: Sequence[int],
+        plan: _Plan,
+        *,
         prompt_length: int,
-        device: torch.device,
+        may_pause: bool,
         stop: StopSignal | None,
         following: _Following,
     ) -> None:
         import torch
 
-        self._final_length = torch.tensor(limits, device=device) + prompt_length
+        limits = [plan.limits[row] for row in rows]
+        self._rows = rows
+        self._final_length = torch.tensor(limits, device=plan.device) + prompt_length
+        self._stop_ids = torch.tensor(plan.stop_ids, device=plan.device, dtype=torch.long)
+        self._has_ended = torch.zeros(len(rows), dtype=torch.bool, device=plan.device)
+        self._pause_at = max(1, int(len(rows) * PAUSE_SHARE)) if may_pause else len(rows)
         self._prompt_length = prompt_length
         self._stop = stop
         self._following = following
 
     def __call__(self, input_ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        """Whether each row of `input_ids` (rows, tokens so far) is done."""
+        """Whether each row of `input_ids` (rows, tokens so far) is done for now."""
+        import torch
+
         if self._stop is not None and self._stop.is_set():
             return self._final_length > 0
-        done = self._final_length <= input_ids.shape[1]
+        last = input_ids[:, -1]
+        self._has_ended |= torch.isin(last, self._stop_ids)
+        self._has_ended |= self._final_length <= input_ids.shape[1]
         if self._following.rows:
-            self._following.tell(
-                input_ids[:, -1].tolist(), input_ids.shape[1] - self._prompt_length
-            )
-            for row in self._following.stopped_at:
-                done[row] = True
-        return done
+            step = input_ids.shape[1] - self._prompt_length
+            self._following.tell(dict(zip(self._rows, last.tolist(), strict=True)), step)
+            for at, row in enumerate(self._rows):
+                if row in self._following.stopped_at:
+                    self._has_ended[at] = True
+        if self._has_ended.sum() >= self._pause_at:
+            return torch.ones_like(self._has_ended)
+        return self._has_ended.clone()
 
 
 class _Following:
@@ -153,8 +170,8 @@ class _Following:
         for stream in self._streams.values():
             stream.begin()
 
-    def tell(self, drawn: Sequence[int], step: int) -> None:
-        """`drawn` are the tokens (rows,) of this step, which counts from 1."""
+    def tell(self, drawn: Mapping[int, int], step: int) -> None:
+        """`drawn` are the tokens of this step, which counts from 1, by row."""
         for row in list(self.rows):
             stream = self._streams[row]
             if drawn[row] in self._stop_ids:
@@ -167,6 +184,33 @@ class _Following:
                 self.rows.discard(row)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a batch is to become: each row's limit of new tokens, and what ends a row before."""
+
+    requests: Sequence[Request]
+    limits: Sequence[int]
+    stop_ids: Sequence[int]
+    pad_id: int
+    device: torch.device
+
+    def outcome(self, row: int, drawn: list[int], stopped_at: int | None) -> _Outcome | None:
+        """What a row has become with those tokens; None while it may go on."""
+        if stopped_at is not None:
+            return _Outcome(drawn[:stopped_at], FinishReason.STOPPED)
+        for at, token_id in enumerate(drawn[: self.limits[row]]):
+            if token_id in self.stop_ids:
+                return _Outcome(drawn[: at + 1], FinishReason.STOP)
+        if len(drawn) >= self.limits[row]:
+            return _Outcome(drawn[: self.limits[row]], FinishReason.LENGTH)
+        return None
+
+
+class _Outcome(NamedTuple):
+    token_ids: list[int]
+    reason: FinishReason
+
+
 def _generate_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -176,53 +220,111 @@ def _generate_batch(
     stop: StopSignal | None,
 ) -> list[Output]:
     import torch
-    from transformers import GenerationConfig
 
-    device = model.device
-    steps = max(limits)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    input_ids, attention_mask = _left_padded([request.token_ids for request in requests], pad_id)
+    plan = _Plan(requests, limits, stop_ids, pad_id, model.device)
     following = _Following(tokenizer, requests, limits, stop_ids)
     with torch.no_grad(), _without_own_defaults(model):
-        generator, inputs = _prompted(model, input_ids.to(device), attention_mask.to(device))
-        sequences = generator.generate(
-            **inputs,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=steps,
-                eos_token_id=list(stop_ids) or None,
-                pad_token_id=pad_id,
-            ),
-            logits_processor=[RowSampler(requests, steps, device)],
-            stopping_criteria=[_RowLimits(limits, input_ids.shape[1], device, stop, following)],
-        )
-    if stop is not None and stop.is_set():
-        raise GenerationStopped("generation was stopped before it was done")
-    rows = sequences[:, input_ids.shape[1] :].tolist()
-    kept = [
-        _finished(tokens[:limit], stop_ids, following.stopped_at.get(row))
-        for row, (tokens, limit) in enumerate(zip(rows, limits, strict=True))
-    ]
+        outcomes = _write(model, plan, following, stop)
     texts = tokenizer.batch_decode(
-        [ids[:-1] if reason is FinishReason.STOP else ids for ids, reason in kept],
+        [ids[:-1] if reason is FinishReason.STOP else ids for ids, reason in outcomes],
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
     return [
         Output(text=text, token_ids=tuple(ids), finish_reason=reason)
-        for text, (ids, reason) in zip(texts, kept, strict=True)
+        for text, (ids, reason) in zip(texts, outcomes, strict=True)
     ]
 
 
-def _finished(
-    row: list[int], stop_ids: Sequence[int], stopped_at: int | None
-) -> tuple[list[int], FinishReason]:
-    if stopped_at is not None:
-        return row[:stopped_at], FinishReason.STOPPED
-    for at, token_id in enumerate(row):
-        if token_id in stop_ids:
-            return row[: at + 1], FinishReason.STOP
-    return row, FinishReason.LENGTH
+def _write(
+    model: PreTrainedModel, plan: _Plan, following: _Following, stop: StopSignal | None
+) -> list[_Outcome]:
+    """Write all rows to their ends, dropping those that have ended from the batch as it goes.
+
+    The library would go on computing them until the last one ends, which costs as much as what is
+    wanted where lengths differ; so it is stopped, and called again with the others and what it
+    remembers of them.
+    """
+    import torch
+
+    ids, mask = _left_padded([request.token_ids for request in plan.requests], plan.pad_id)
+    prompt_length = ids.shape[1]
+    generator, inputs = _prompted(model, ids.to(plan.device), mask.to(plan.device))
+    may_pause = _can_drop_rows(model)
+    rows = list(range(len(plan.requests)))
+    drawn: list[list[int]] = [[] for _ in rows]
+    outcomes: dict[int, _Outcome] = {}
+    while True:
+        already = inputs["input_ids"].shape[1] - prompt_length
+        left = max(plan.limits[row] for row in rows) - already
+        written = generator.generate(
+            **inputs,
+            generation_config=_library_settings(plan, left),
+            logits_processor=[
+                RowSampler([plan.requests[row] for row in rows], left, plan.device, first=already)
+            ],
+            stopping_criteria=[
+                _Ends(
+                    rows,
+                    plan,
+                    prompt_length=prompt_length,
+                    may_pause=may_pause,
+                    stop=stop,
+                    following=following,
+                )
+            ],
+        )
+        if stop is not None and stop.is_set():
+            raise GenerationStopped("generation was stopped before it was done")
+        new = written.sequences[:, prompt_length + already :]
+        for row, tokens in zip(rows, new.tolist(), strict=True):
+            drawn[row] += tokens
+            outcome = plan.outcome(row, drawn[row], following.stopped_at.get(row))
+            if outcome:
+                outcomes[row] = outcome
+        places = [at for at, row in enumerate(rows) if row not in outcomes]
+        if not places:
+            return [outcomes[row] for row in range(len(plan.requests))]
+        rows = [rows[at] for at in places]
+        inputs = _going_on(inputs, written, torch.tensor(places, device=plan.device))
+
+
+def _going_on(inputs: dict[str, Any], written: Any, places: torch.Tensor) -> dict[str, Any]:
+    """What those rows at `places` of what was written are continued from."""
+    import torch
+
+    cache = written.past_key_values
+    cache.batch_select_indices(places)
+    seen = inputs["attention_mask"]
+    new = seen.new_ones(len(seen), written.sequences.shape[1] - inputs["input_ids"].shape[1])
+    return {
+        "input_ids": written.sequences[places],
+        "attention_mask": torch.cat([seen, new], dim=1)[places],
+        "past_key_values": cache,
+    }
+
+
+def _library_settings(plan: _Plan, new_tokens: int) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=list(plan.stop_ids) or None,
+        pad_token_id=plan.pad_id,
+        return_dict_in_generate=True,
+    )
+
+
+def _can_drop_rows(model: Any) -> bool:
+    """Whether what the library remembers of a batch can be cut down to some of its rows."""
+    from transformers import DynamicCache
+
+    if VirtualTokens.of(model) is not None or not model._supports_default_dynamic_cache():
+        return False
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
 
 
 def _prompted(

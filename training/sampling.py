@@ -47,7 +47,10 @@ class RowSampler:
     drawn token's score becomes infinite, for the greedy decoder behind to take.
     """
 
-    def __init__(self, requests: Sequence[Sampled], steps: int, device: torch.device) -> None:
+    def __init__(
+        self, requests: Sequence[Sampled], steps: int, device: torch.device, *, first: int = 0
+    ) -> None:
+        """For `steps` tokens of each row, of which the first is its own token number `first`."""
         import torch
 
         # Apple's GPU has no float64, which the sum over a large vocabulary needs.
@@ -61,7 +64,7 @@ class RowSampler:
             [[1.0 if request.is_greedy else request.temperature] for request in requests],
             device=device,
         )
-        self._uniforms = _uniform_streams(requests, steps).to(device)
+        self._uniforms = _uniform_streams(requests, first + steps)[first:].to(device)
         self._filter = _TokenFilter.of(requests, device)
 
     def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

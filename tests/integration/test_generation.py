@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from tests.models import build_model
+from training import generation
 from training.generation import (
     FinishReason,
     GenerationStopped,
@@ -87,6 +88,36 @@ def test_a_seed_gives_the_same_completion_whatever_is_in_the_batch(loaded: Loade
     assert loaded.run(*neighbours, request)[-1] == alone
     assert loaded.run(request, *neighbours)[0] == alone
     assert loaded.run(request, request) == [alone, alone]
+
+
+def of_many_lengths(loaded: Loaded) -> list[Request]:
+    return [
+        Request(loaded.ids((SHORT, LONG)[seed % 2]), limit, seed=seed, top_k=40)
+        for seed, limit in enumerate((2, 30, 5, 24, 40, 3, 11, 40))
+    ]
+
+
+def test_rows_that_have_ended_are_no_longer_computed(llama: Loaded) -> None:
+    computed: list[int] = []
+
+    def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        computed.append(kwargs["input_ids"].shape[0])
+
+    with llama.model.register_forward_pre_hook(note, with_kwargs=True):
+        lengths = [len(row) for row in llama.run(*of_many_lengths(llama))]
+
+    assert len(computed) == max(lengths)  # the first step is for the prompts
+    assert computed[0] == len(lengths)
+    assert sum(computed) < 1.3 * sum(lengths) < 0.8 * len(lengths) * max(lengths)
+
+
+def test_leaving_rows_behind_changes_nothing_of_the_others(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = of_many_lengths(loaded)
+    left_behind = generate(loaded.model, loaded.tokenizer, requests)
+    monkeypatch.setattr(generation, "_can_drop_rows", lambda _: False)
+    assert generate(loaded.model, loaded.tokenizer, requests) == left_behind
 
 
 def test_another_seed_gives_another_completion(llama: Loaded) -> None:
