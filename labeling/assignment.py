@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 import sys
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from store import comparisons, policies
+from store import comparisons, ids, policies
 from store.db import Store
 from store.records import Comparison, Lease, Verdict
 
@@ -515,7 +514,7 @@ class Assignment:
         order = list(range(task.size))
         self._rng.shuffle(order)
         now = self._store.clock()
-        return Lease(uuid.uuid4().hex, task.id, annotator_id, tuple(order), now, now + LEASE_LIFE)
+        return Lease(ids.time_ordered(), task.id, annotator_id, tuple(order), now, now + LEASE_LIFE)
 
 
 def _renewed(lease: Lease, store: Store) -> Lease:

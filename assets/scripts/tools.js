@@ -11,11 +11,11 @@
   const SCRIPT_URL = new URL(document.currentScript.src);
   Whetstone.assetUrl = (path) => new URL(`../${path}${SCRIPT_URL.search}`, SCRIPT_URL);
 
-  /** randomUUID exists only on https and localhost; a plain-http LAN needs ids all the same. */
+  /** A UUID of version 7 (RFC 9562): milliseconds, then chance. See `store/ids.py` for why. */
   function uuid() {
-    if (crypto.randomUUID) return crypto.randomUUID();
-    const b = crypto.getRandomValues(new Uint8Array(16));
-    b[6] = (b[6] & 0x0f) | 0x40;
+    const b = crypto.getRandomValues(new Uint8Array(16)); // there without https too
+    new DataView(b.buffer).setBigUint64(0, (BigInt(Date.now()) << 16n) | BigInt((b[6] << 8) | b[7]));
+    b[6] = (b[6] & 0x0f) | 0x70;
     b[8] = (b[8] & 0x3f) | 0x80;
     const hex = [...b].map((x) => x.toString(16).padStart(2, "0")).join("");
     return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");

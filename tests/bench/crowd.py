@@ -14,13 +14,14 @@ import json
 import random
 import sys
 import time
-import uuid
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 import uvloop
+
+from store import ids
 
 TARGET_ITEMS = 6
 LOW_MARK = 3
@@ -133,7 +134,7 @@ class Annotator:
 
     async def _send(self, lease_id: str) -> None:
         verdict = self._rng.choice(VERDICTS)
-        body = {"id": uuid.uuid4().hex, "lease_id": lease_id, "duration_ms": 2000, **verdict}
+        body = {"id": ids.time_ordered(), "lease_id": lease_id, "duration_ms": 2000, **verdict}
         self._outcome.sent += 1
         began = time.perf_counter()
         for attempt in range(TRIES):

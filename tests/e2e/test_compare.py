@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from itertools import count
 from statistics import median
 from typing import Any
@@ -85,6 +86,9 @@ def test_twenty_comparisons_are_judged_with_the_keyboard_alone(page: Page) -> No
     assert [row["prompt_text"] for row in reversed(rows)] == asked
     assert len(set(asked)) == 20
     expect(page.locator("[data-part=status]")).to_have_text("saved")
+    ids = [row["id"] for row in reversed(rows)]
+    assert {uuid.UUID(id).version for id in ids} == {7}  # so that they are in the order of time
+    assert ids == sorted(ids)
 
 
 def test_every_verdict_is_stored_as_it_was_shown(launch: Launch, new_visitor: NewVisitor) -> None:
