@@ -81,11 +81,11 @@ def alarm(seen: Sequence[Look]) -> Alarm | None:
 
 
 def unjudged(seen: Sequence[Look]) -> Look | None:
-    """The look at which rewards were surely beyond `UNJUDGED`, if they have stayed there since.
+    """The look at which rewards had been beyond `UNJUDGED` twice, if they have stayed there since.
 
     Both models may be wrong there in the same way, so that `alarm` would not hear of it.
     """
-    beyond = [look.proxy_reward - SURE * look.proxy_error > UNJUDGED for look in seen]
+    beyond = [look.proxy_reward > UNJUDGED for look in seen]
     in_a_row = list(takewhile(bool, reversed(beyond)))
     if len(in_a_row) < LOOKS_IN_A_ROW:
         return None
