@@ -66,7 +66,17 @@ def test_prompts_end_and_completions_begin_at_one_column() -> None:
         [0, 9, 40, 41, 42, 60, 0, 0, 0, 0, 0],
     ]
     assert found.mask.sum(dim=1).tolist() == [3, 6, 1]
-    assert found.positions[1].tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_models_read_a_completion_right_after_its_prompt_and_no_padding_before() -> None:
+    closed = tokens().close_up()
+    assert closed.ids.tolist() == [
+        [5, 9, 30, 31, 60, 32, 33, 34],
+        [7, 8, 50, 51, 52, 53, 54, 2],
+        [9, 40, 41, 42, 60, 0, 0, 0],
+    ]
+    at = [row[:ended] for row, ended in zip(closed.places.tolist(), (3, 6, 1), strict=True)]
+    assert at == [[5, 6, 7], [2, 3, 4, 5, 6, 7], [4]]
 
 
 def test_some_rows_of_a_batch_come_without_the_others_padding() -> None:

@@ -110,13 +110,13 @@ class SharedBase:
 
     def policy_log_probs(self, tokens: Tokens) -> Tensor:
         """Each completion token under the active policy, (rows, completion), 0 at padding."""
-        return _log_probs(self._logits(tokens), tokens)
+        return self._read_drawn(tokens).log_probs()
 
     @torch.no_grad()
     def observe_policy(self, tokens: Tokens) -> Observed:
         """The same without a gradient, and how sure the policy was."""
-        logits = self._logits(tokens)
-        return Observed(_log_probs(logits, tokens), _entropy(logits) * tokens.mask)
+        drawn = self._read_drawn(tokens)
+        return Observed(drawn.log_probs(), drawn.entropy())
 
     @torch.no_grad()
     def reference_log_probs(self, tokens: Tokens) -> Tensor:
@@ -132,10 +132,9 @@ class SharedBase:
         `REWARD` or `WATCH`.
         """
         with self._active(model):
-            hidden = self._hidden(tokens)[:, tokens.prompt_width :]
-        head, pooling = self._scoring_heads[model], self._poolings[model]
-        weights = pooling_weights(tokens.mask, pooling)
-        scores: Tensor = (head(hidden.float()).squeeze(2) * weights).sum(dim=1)
+            said, places = self._head_of_each(tokens, self._scoring_heads[model])
+        weights = pooling_weights(tokens.mask, self._poolings[model])
+        scores: Tensor = (said.gather(1, places) * weights).sum(dim=1)
         return scores
 
     @torch.no_grad()
@@ -146,9 +145,8 @@ class SharedBase:
 
     def active_values(self, tokens: Tokens) -> Tensor:
         """The same inside of `learning(VALUE)`."""
-        before = self._hidden(tokens)[:, tokens.prompt_width - 1 : -1]
-        values: Tensor = self.value_head(before.float()).squeeze(2) * tokens.mask
-        return values
+        said, places = self._head_of_each(tokens, self.value_head)
+        return said.gather(1, places - 1) * tokens.mask
 
     def state(self) -> dict[str, Tensor]:
         """All weights that training moves."""
@@ -169,28 +167,27 @@ class SharedBase:
         head = {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         return {**adapters, **head}
 
-    def _logits(self, tokens: Tokens) -> Tensor:
-        """Scores of what each completion token could have been, (rows, completion, vocabulary)."""
+    def _read_drawn(self, tokens: Tokens) -> _Drawn:
+        """What the active model makes of each completion token."""
+        closed = tokens.close_up()
+        first = int(closed.places[:, 0].min())  # no completion begins before this column
         logits: Tensor = self.model(
-            input_ids=tokens.ids,
-            attention_mask=tokens.attention,
-            position_ids=tokens.positions,
+            input_ids=closed.ids,
             use_cache=False,
-            logits_to_keep=tokens.completion_width + 1,
+            logits_to_keep=closed.ids.shape[1] - first + 1,
         ).logits
-        return logits[:, :-1].float()
+        return _Drawn(
+            logits[:, :-1].float(), closed.ids[:, first:], closed.places - first, tokens.mask
+        )
 
-    def _hidden(self, tokens: Tokens) -> Tensor:
-        """Last hidden states, (rows, tokens, hidden)."""
+    def _head_of_each(self, tokens: Tokens, head: nn.Linear) -> tuple[Tensor, Tensor]:
+        """What a head says of each token's hidden state, (rows, tokens), with the active adapter;
+        and the columns there of the completions' tokens, (rows, completion)."""
         causal = self.model.get_base_model()
         backbone = getattr(causal, causal.base_model_prefix)
-        hidden: Tensor = backbone(
-            input_ids=tokens.ids,
-            attention_mask=tokens.attention,
-            position_ids=tokens.positions,
-            use_cache=False,
-        ).last_hidden_state
-        return hidden
+        closed = tokens.close_up()
+        hidden = backbone(input_ids=closed.ids, use_cache=False).last_hidden_state
+        return head(hidden.float()).squeeze(2), closed.places
 
     @contextmanager
     def _active(self, name: str) -> Iterator[None]:
@@ -201,15 +198,27 @@ class SharedBase:
             self.model.set_adapter(POLICY)
 
 
-def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
-    drawn = tokens.ids[:, tokens.prompt_width :, None]
-    log_probs: Tensor = logits.gather(2, drawn).squeeze(2) - logits.logsumexp(dim=2)
-    return log_probs * tokens.mask
+class _Drawn(NamedTuple):
+    """`logits` of what could have stood in some columns, (rows, columns, vocabulary), the ids that
+    stand there, and which of the columns are the completions' tokens, (rows, completion)."""
 
+    logits: Tensor
+    ids: Tensor
+    places: Tensor
+    mask: Tensor
 
-def _entropy(logits: Tensor) -> Tensor:
-    log_probs = logits.log_softmax(dim=2)
-    return -(log_probs.exp() * log_probs).sum(dim=2)
+    def log_probs(self) -> Tensor:
+        """Of the completions' tokens, (rows, completion), 0 at padding."""
+        chosen = self.logits.gather(2, self.ids[:, :, None]).squeeze(2)
+        return self._of_completions(chosen - self.logits.logsumexp(dim=2))
+
+    def entropy(self) -> Tensor:
+        """Of what each completion token was drawn from, (rows, completion), in nats."""
+        log_probs = self.logits.log_softmax(dim=2)
+        return self._of_completions(-(log_probs.exp() * log_probs).sum(dim=2))
+
+    def _of_completions(self, per_column: Tensor) -> Tensor:
+        return per_column.gather(1, self.places) * self.mask
 
 
 def _head(model: PeftModel) -> nn.Linear:

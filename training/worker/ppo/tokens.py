@@ -1,4 +1,8 @@
-"""Completions as tensors: prompts padded on the left, completions on the right, so they line up."""
+"""Completions as tensors: lined up, as what is known of their tokens is, and closed up, for models.
+
+Lined up, prompts are padded on the left and completions on the right. Closed up, a completion
+follows its prompt, and all padding is at the end: a batch is narrower, and computes less.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +52,17 @@ class Tokens(NamedTuple):
         """Columns of the completions."""
         return self.mask.shape[1]
 
-    @property
-    def positions(self) -> Tensor:
-        """Position of each token within its own row, whatever padding stands before it."""
-        return (self.attention.cumsum(dim=1) - 1).clamp(min=0)
+    def close_up(self) -> ClosedUp:
+        """The same rows without padding between or before what they hold."""
+        lengths, completions = self.attention.sum(dim=1), self.mask.sum(dim=1).long()
+        prompts = lengths - completions
+        width = int(lengths.max())
+        columns = torch.arange(width, device=self.ids.device)
+        held = columns < lengths[:, None]
+        source = (self.prompt_width - prompts)[:, None] + columns
+        ids = self.ids.gather(1, source.clamp(max=self.ids.shape[1] - 1)) * held
+        places = prompts[:, None] + torch.arange(self.completion_width, device=self.ids.device)
+        return ClosedUp(ids, places.clamp(max=width - 1))
 
     def rows(self, numbers: Sequence[int]) -> Tokens:
         """Some of the rows, without the columns that hold nothing but padding there."""
@@ -68,3 +79,14 @@ class Tokens(NamedTuple):
         lengths = self.attention.sum(dim=1).tolist()
         alike = sorted(numbers, key=lambda number: lengths[number])
         return [alike[start : start + size] for start in range(0, len(alike), size)]
+
+
+class ClosedUp(NamedTuple):
+    """A batch as models read it: `ids` are (rows, longest row).
+
+    Nobody looks ahead, so that the padding at the end needs no mask. `places` are the columns of
+    the completions' tokens, (rows, completion); where a completion has ended, any that exist.
+    """
+
+    ids: Tensor
+    places: Tensor
