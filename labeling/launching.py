@@ -20,7 +20,7 @@ from store.general import Origins
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
-from training.estimate import Estimate
+from training.estimate import ALONE, Company, Estimate
 from training.general import brought_along
 from training.loading import ModelLoadError
 from training.messages import Message
@@ -81,17 +81,27 @@ class Launching:
         return options.preset(rows, parameters=self._runs.model_parameters, tuning=tuning)
 
     def outlook(
-        self, actor: Actor, method: str, options: Mapping[str, Any], *, start: str = Start.LIVE
+        self,
+        actor: Actor,
+        method: str,
+        options: Mapping[str, Any],
+        *,
+        start: str = Start.LIVE,
+        reward_run: str | None = None,
     ) -> Outlook:
         """What a run would take and what to be warned of; the first one takes some seconds.
 
-        Raises `BadInput` for options out of bounds or a model that cannot be read.
+        `start` and `reward_run` as `launch` takes them. Raises `BadInput` for options out of bounds
+        or a model that cannot be read.
         """
         require_lead(actor, "see training data")
         chosen = _method(method)
         try:
             outlook = self._outlooks.of(
-                chosen, chosen.options.parsed(options), general=self._count_general(chosen, start)
+                chosen,
+                chosen.options.parsed(options),
+                general=self._count_general(chosen, start),
+                company=self._company(chosen, start, reward_run),
             )
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
@@ -255,6 +265,19 @@ class Launching:
         if start == Start.BASE:
             return policies.base_of(self._store, policy.base_model) or policy
         return policies.get(self._store, start)
+
+    def _company(self, method: Method, start: str, reward_run: str | None) -> Company:
+        """As far as is known before launch; without what a launch would be refused for."""
+        try:
+            scorer, parent = self._scorer(method, reward_run), self._parent(start)
+        except (BadInput, NotFound, PolicyUnavailable):
+            return ALONE
+        if scorer is None:
+            return ALONE
+        is_watched = method.needs_reward_model and _watch_model(scorer) is not None
+        return Company(
+            is_scored=True, meets_base=parent.adapter_path is not None, is_watched=is_watched
+        )
 
     def _scorer(self, method: Method, run_id: str | None) -> Run | None:
         """The run that made the reward model to learn from, or else the one that scores."""

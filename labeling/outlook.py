@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from labeling import cautions
 from labeling.cautions import Caution
@@ -15,7 +16,7 @@ from store.data_facts import DataFacts
 from store.db import Store
 from store.records import Run
 from store.training_data import Kind
-from training.estimate import Estimate, Lengths, Rows, estimate
+from training.estimate import Company, Estimate, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
 from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions
@@ -56,13 +57,16 @@ class Outlooks:
         self._counter: TokenCounter | None = None
         self._looks: dict[Kind, _Look] = {}
 
-    def of(self, method: Method, options: MethodOptions, *, general: int) -> Outlook:
+    def of(
+        self, method: Method, options: MethodOptions, *, general: int, company: Company
+    ) -> Outlook:
         """What to expect of a run with these options and `general` demonstrations, started now.
 
         The first one on a machine takes some seconds. Raises `ModelLoadError`.
         """
         look = self._look(method)
-        told = self._estimate(method, options, look, rows=look.facts.rows, general=general)
+        rows = self._rows(method, look, look.facts.rows, general)
+        told = self._estimate(method, options, rows, company)
         return Outlook(
             method=method.name,
             facts=look.facts,
@@ -79,11 +83,11 @@ class Outlooks:
         look = self._look(method)
         options = method.options.parsed(run.spec["options"])
         if method.learns_from is LearnsFrom.PROMPTS:
-            rows = look.facts.rows  # a run asks some of them, as its options say
+            number = look.facts.rows  # a run asks some of them, as its options say
         else:
-            rows = int(counted["train"]) + int(counted["held_out"])
-        general = self._general_of(run)
-        return self._estimate(method, options, look, rows=rows, general=general)
+            number = int(counted["train"]) + int(counted["held_out"])
+        rows = self._rows(method, look, number, self._general_of(run))
+        return self._estimate(method, options, rows, company_of(run.spec))
 
     def _look(self, method: Method) -> _Look:
         kind = Kind(method.learns_from.value)
@@ -98,15 +102,20 @@ class Outlooks:
             return look
 
     def _estimate(
-        self, method: Method, options: MethodOptions, look: _Look, *, rows: int, general: int
+        self, method: Method, options: MethodOptions, rows: Rows, company: Company
     ) -> Estimate | None:
         shape, machine = self._runs.model_shape, self._runs.machine
-        if shape is None or machine is None or not look.counts.sequences:
+        if shape is None or machine is None:
             return None
+        return estimate(method.name, options, rows, shape, machine, company)
+
+    def _rows(self, method: Method, look: _Look, number: int, general: int) -> Rows:
+        if not look.counts.sequences:
+            return Rows(0, Lengths(0.0, 0, 0.0, 0))
         lengths = lengths_of(look.facts, look.counts)
         if method.learns_from is LearnsFrom.PROMPTS:
             lengths = with_responses(lengths, completions.written(self._store, MEASURED_RESPONSES))
-        return estimate(method.name, options, Rows(rows, lengths, general), shape, machine)
+        return Rows(number, lengths, general)
 
     def _general_of(self, run: Run) -> int:
         """How many general demonstrations a run was given."""
@@ -130,6 +139,16 @@ class Outlooks:
             yield from cautions.of_lengths(
                 look.counts, max_length=limit, ends_turns=look.ends_turns
             )
+
+
+def company_of(spec: Mapping[str, Any]) -> Company:
+    """The models that a run takes along beside those it learns with, by its spec."""
+    is_scored = bool(spec.get("reward_model"))
+    return Company(
+        is_scored=is_scored,
+        meets_base=is_scored and bool(spec.get("parent_adapter")),
+        is_watched=bool(spec.get("watch_model")),
+    )
 
 
 def with_responses(prompts: Lengths, written: Written | None) -> Lengths:

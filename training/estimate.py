@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any
 
 from training.machine import Machine
 from training.methods.reward import RewardOptions
 from training.options import MethodOptions
-from training.planned import Lengths, Memory, Pass, PlannedRun, Rows
+from training.planned import ALONE, Company, Lengths, Memory, Pass, PlannedRun, Rows
 from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedOnlineDPO, PlannedPPO
 from training.planned_rows import READINGS, PlannedRows
 from training.shape import ModelShape
 
-__all__ = ["PLANS", "Estimate", "Lengths", "Memory", "Rows", "estimate"]
+__all__ = ["ALONE", "PLANS", "Company", "Estimate", "Lengths", "Memory", "Rows", "estimate"]
 
 # Share of the rate of a plain matrix product that whole training steps reach: measured on a CPU;
 # on a GPU 40 to 50 % is usual (PaLM, Chowdhery et al. 2022, appendix B, has 46 %).
@@ -34,7 +33,7 @@ SETUP_S, SETUP_S_OF_ROW = 2.0, 0.002
 # Several processes are not prepared: each imports what takes seconds.
 LAUNCH_S = 8.0
 
-Plan = Callable[[Any, Rows, ModelShape, Machine], PlannedRun]
+Plan = Callable[..., PlannedRun]
 
 
 def _reading(method: str) -> Plan:
@@ -86,13 +85,18 @@ class Estimate:
 
 
 def estimate(
-    method: str, options: MethodOptions, rows: Rows, shape: ModelShape, machine: Machine
+    method: str,
+    options: MethodOptions,
+    rows: Rows,
+    shape: ModelShape,
+    machine: Machine,
+    company: Company = ALONE,
 ) -> Estimate | None:
     """What a run would take; None for a method whose work is not known here, and without rows."""
     if method not in PLANS or rows.number == 0:
         return None
     first, *others = (
-        _estimate(PLANS[method](chosen, some, shape, machine))
+        _estimate(PLANS[method](chosen, some, shape, machine, company=company))
         for chosen, some in _divided(options, rows)
     )
     return reduce(Estimate.followed_by, others, first)
@@ -113,7 +117,7 @@ def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Ro
 
 
 def _estimate(run: PlannedRun) -> Estimate:
-    learning, measuring = list(run.learning()), list(run.measuring())
+    learning, measuring = list(run.learning()), [*run.watching(), *run.measuring()]
     return Estimate(
         memory=run.memory(),
         seconds=_seconds(run, learning, measuring),

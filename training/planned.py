@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from training.costs import MB, Costs
 from training.general import HELD_OUT_SHARE
@@ -27,6 +27,8 @@ PADDING = 1.08
 # Logits of `evaluate.token_log_probs`: themselves, in float32, and their exponentials.
 SCORED_TOKENS, SCORED_COPIES = 4096, 3
 GENERATION_ROWS = 64
+# Rows that have ended are computed until a quarter of their batch has (`generation.PAUSE_SHARE`).
+LEFT_LATE = 1.15
 
 
 class Lengths(NamedTuple):
@@ -49,6 +51,34 @@ class Rows(NamedTuple):
     def general_held_out(self) -> int:
         """Demonstrations that the run would be measured on."""
         return round(self.general * HELD_OUT_SHARE)
+
+
+class Company(NamedTuple):
+    """Models that a run takes along beside what its method learns with, all to measure it.
+
+    With `is_scored` a reward model scores what both policies answer to test prompts, and with
+    `meets_base` what the base model answers too. With `is_watched` a second one looks on.
+    """
+
+    is_scored: bool = False
+    meets_base: bool = False
+    is_watched: bool = False
+
+
+ALONE = Company()
+
+
+class New(NamedTuple):
+    """Tokens of a response within a limit: on average, and of the longest."""
+
+    mean: float
+    longest: int
+
+    @classmethod
+    def of(cls, rows: Rows, limit: int) -> Self:
+        """Of rows whose completions are what the policy writes without one."""
+        lengths = rows.lengths
+        return cls(min(lengths.completion_mean, limit), min(lengths.completion_longest, limit))
 
 
 class Pass(NamedTuple):
@@ -92,6 +122,7 @@ class PlannedRun(ABC):
     rows: Rows
     shape: ModelShape
     machine: Machine
+    company: Company = field(default=ALONE, kw_only=True)
 
     @abstractmethod
     def learning(self) -> Iterator[Pass]:
@@ -142,7 +173,14 @@ class PlannedRun(ABC):
     def evaluation_bytes(self) -> float:
         """Scoring text, or answering test prompts, whichever is more."""
         scored = self.costs.logits(min(self.scored_tokens, SCORED_TOKENS), SCORED_COPIES)
-        return max(scored, self.generation_bytes(self.answers, self.sample_tokens))
+        measured = max(scored, self.generation_bytes(self.answers, self.answer.longest))
+        return measured + self._late_model_bytes
+
+    @property
+    def _late_model_bytes(self) -> float:
+        """A reward model that is loaded to score the answers alone, on a base of its own."""
+        is_late = self.is_scored and not self.reward_model_bytes()
+        return self.costs.number_bytes * self.shape.parameters if is_late else 0.0
 
     @property
     def scored_tokens(self) -> float:
@@ -176,10 +214,10 @@ class PlannedRun(ABC):
         """Test prompts that each policy answers."""
         return self.options.eval_generations
 
-    @property
-    def sample_tokens(self) -> int:
-        """Of the longest answer to a test prompt."""
-        return min(self.options.sample_tokens, self.rows.lengths.completion_longest)
+    @cached_property
+    def answer(self) -> New:
+        """Tokens of an answer to a test prompt."""
+        return New.of(self.rows, self.options.sample_tokens)
 
     @property
     def prompt_mean(self) -> float:
@@ -192,20 +230,49 @@ class PlannedRun(ABC):
         return max(self.rows.lengths.longest - self.rows.lengths.completion_longest, 0)
 
     def measuring(self) -> Iterator[Pass]:
-        """Both policies answer, and both score the answers and what they should keep knowing."""
+        """Both policies answer, perhaps the base too; a reward model may score all answers, and the
+        policies read them and what they should keep knowing."""
         if not self.answers:
             return
-        for _ in range(2):
-            yield from self.drawing(self.answers, self.sample_tokens)
+        writers = 2 + self.company.meets_base
+        for _ in range(writers):
+            yield from self.drawing(self.answers, self.answer)
         kept = self.rows.general_held_out or self.answers
-        tokens = 2 * (self.answers + kept) * self.length
-        yield Pass(tokens, tokens / SCORED_TOKENS)
+        yield self._reading(2 * (self.answers + kept))
+        if self.is_scored:
+            yield self._reading(writers * self.answers, has_head=False)
 
-    def drawing(self, responses: int, longest: int, times: int = 1) -> Iterator[Pass]:
-        """So many responses, `times` over; a batch's rows draw at once until the last has ended."""
+    def watching(self) -> Iterator[Pass]:
+        """Before the first step, every few ones, and after the last: the policy answers, it and the
+        reference read the answers, two reward models score them."""
+        if not (self.company.is_watched and self.watch_steps and self.answers):
+            return
+        for _ in range(math.ceil(self.steps / self.watch_steps) + 1):
+            yield from self.drawing(self.answers, self.answer)
+            yield self._reading(2 * self.answers)
+            yield self._reading(2 * self.answers, has_head=False)
+
+    @property
+    def is_scored(self) -> bool:
+        """A reward model scores the answers of both policies."""
+        return self.company.is_scored
+
+    @property
+    def watch_steps(self) -> int:
+        """Steps, as `steps` counts them, from a look of the second reward model to the next."""
+        return 0
+
+    def drawing(self, responses: int, new: New, times: int = 1) -> Iterator[Pass]:
+        """So many responses, `times` over. A batch draws until its last row has ended, and leaves
+        most of those that have ended before behind."""
         batches = times * math.ceil(responses / GENERATION_ROWS)
+        written = min(new.mean * LEFT_LATE, new.longest)
         yield Pass(times * responses * self.prompt_mean, batches)
-        yield Pass(times * responses * longest, batches * longest)
+        yield Pass(times * responses * written, batches * new.longest)
+
+    def _reading(self, sequences: int, *, has_head: bool = True) -> Pass:
+        tokens = sequences * self.length
+        return Pass(tokens, tokens / SCORED_TOKENS, has_head=has_head)
 
     def generation_bytes(self, responses: int, longest: int) -> float:
         """What drawing so many responses holds."""

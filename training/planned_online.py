@@ -7,14 +7,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self
 
 from training.methods.best_of_n import BestOfNOptions
 from training.methods.grpo import GRPOOptions
 from training.methods.online_dpo import OnlineDPOOptions
 from training.methods.online_options import OnlineOptions
 from training.methods.ppo import PPOOptions
-from training.planned import GENERATION_ROWS, PADDING, Lengths, Pass, PlannedRun, Rows
+from training.planned import GENERATION_ROWS, PADDING, Lengths, New, Pass, PlannedRun, Rows
 from training.planned_rows import MAX_HELD_OUT, READINGS, PlannedRows
 
 # Logits of `SharedBase`: themselves in float32, their logarithms, exponentials and products with
@@ -23,21 +22,17 @@ OBSERVED_COPIES, LEARNED_COPIES = 4, 3
 WEIGHT_BYTES = 4  # of an adapter that is only asked
 
 
-class New(NamedTuple):
-    """Tokens of a response within a limit: on average, and of the longest."""
+@dataclass(frozen=True)
+class PlannedRewarded(PlannedRun):
+    """A run that learns from a reward model's scores, which scores its answers too."""
 
-    mean: float
-    longest: int
-
-    @classmethod
-    def of(cls, rows: Rows, limit: int) -> Self:
-        """Of rows whose completions are what the policy writes without one."""
-        lengths = rows.lengths
-        return cls(min(lengths.completion_mean, limit), min(lengths.completion_longest, limit))
+    @property
+    def is_scored(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
-class PlannedPPO(PlannedRun):
+class PlannedPPO(PlannedRewarded):
     """PPO over one base: policy, reference, reward model and value function are adapters of it."""
 
     options: PPOOptions
@@ -61,7 +56,7 @@ class PlannedPPO(PlannedRun):
 
     def learning(self) -> Iterator[Pass]:
         options = self.options
-        yield from self.drawing(options.rollouts, self._new.longest, times=options.iterations)
+        yield from self.drawing(options.rollouts, self._new, times=options.iterations)
         for has_head in (True, False):  # policy and reference; values and scores
             tokens = 2 * self._drawn * self.length
             yield Pass(tokens, 2 * self._batches, has_head=has_head)
@@ -69,11 +64,6 @@ class PlannedPPO(PlannedRun):
             tokens = options.ppo_epochs * self._drawn * self.length
             batches = options.ppo_epochs * self._batches
             yield Pass(tokens, batches, has_gradient=True, has_head=has_head)
-
-    def measuring(self) -> Iterator[Pass]:
-        yield from super().measuring()
-        scored = 2 * self.answers
-        yield Pass(scored * self.length, self._micro_batches(scored), has_head=False)
 
     def step_bytes(self) -> float:
         options, costs = self.options, self.costs
@@ -89,7 +79,11 @@ class PlannedPPO(PlannedRun):
         return 2 * self.costs.trained_bytes()
 
     def reward_model_bytes(self) -> float:
-        return WEIGHT_BYTES * self.costs.adapter
+        return WEIGHT_BYTES * self.costs.adapter * (1 + self.company.is_watched)
+
+    @property
+    def watch_steps(self) -> int:
+        return self.options.watch_steps
 
     @cached_property
     def _new(self) -> New:
@@ -109,7 +103,7 @@ class PlannedPPO(PlannedRun):
 
 
 @dataclass(frozen=True)
-class PlannedGroups(PlannedRun):
+class PlannedGroups(PlannedRewarded):
     """RLOO or GRPO, beside a reward model of its own."""
 
     options: OnlineOptions
@@ -131,7 +125,7 @@ class PlannedGroups(PlannedRun):
         options = self.options
         drawn = options.iterations * options.responses
         batches = drawn // options.batch_size
-        yield from self.drawing(options.responses, self._new.longest, times=options.iterations)
+        yield from self.drawing(options.responses, self._new, times=options.iterations)
         scored = drawn * (self.prompt_mean + self._new.mean) * PADDING
         yield Pass(scored, options.iterations, has_head=False)
         looks = self._looks
@@ -150,6 +144,10 @@ class PlannedGroups(PlannedRun):
         return reward_model_bytes(self)
 
     @property
+    def watch_steps(self) -> int:
+        return self.options.watch_steps * self.options.inner_epochs
+
+    @property
     def _looks(self) -> int:
         """Passes without a gradient: the reference, and the policy that drew the responses.
 
@@ -164,7 +162,7 @@ class PlannedGroups(PlannedRun):
 
 
 @dataclass(frozen=True)
-class PlannedChoosing(PlannedRun):
+class PlannedChoosing(PlannedRewarded):
     """Responses drawn and scored, beside a reward model, and the chosen ones as rows to learn from.
 
     Subclasses say how many prompts are asked and what the rows are.
@@ -194,7 +192,7 @@ class PlannedChoosing(PlannedRun):
         n = self.options.n
         at_once = max(1, GENERATION_ROWS // n)
         times = math.ceil(self.asked / at_once)
-        yield from self.drawing(at_once * n, self._new.longest, times=times)
+        yield from self.drawing(at_once * n, self._new, times=times)
         yield Pass(self.asked * n * self.length, times, has_head=False)
         yield from self.teaching.learning()
 
@@ -250,6 +248,10 @@ class PlannedOnlineDPO(PlannedChoosing):
     options: OnlineDPOOptions
 
     @property
+    def watch_steps(self) -> int:
+        return self.options.watch_steps
+
+    @property
     def steps(self) -> int:
         options = self.options
         batch = options.batch_size * options.gradient_accumulation
@@ -283,5 +285,6 @@ def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
 
 
 def reward_model_bytes(run: PlannedRun) -> float:
-    """Of a second base with an adapter, both held and neither of them trained."""
-    return run.costs.number_bytes * run.shape.parameters + WEIGHT_BYTES * run.costs.adapter
+    """Of a second base with an adapter, or two of them, all held and none of them trained."""
+    adapters = WEIGHT_BYTES * run.costs.adapter * (1 + run.company.is_watched)
+    return run.costs.number_bytes * run.shape.parameters + adapters

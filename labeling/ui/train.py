@@ -204,7 +204,7 @@ class TrainTab:
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
         self.look.click(
             guarded(self._sessions, self.look_ahead),
-            {self.method, self.start_from, self.price, *fields},
+            {self.method, self.start_from, self.reward_run, self.price, *fields},
             self.outlook,
             show_progress="minimal",
             api_visibility="private",
@@ -279,7 +279,11 @@ class TrainTab:
         """What a run with these options would take, and what to be warned of."""
         method = given[self.method]
         told = self._launching.outlook(
-            actor, method, self.form.values(method, given), start=given[self.start_from]
+            actor,
+            method,
+            self.form.values(method, given),
+            start=given[self.start_from],
+            reward_run=given[self.reward_run],
         )
         return {self.outlook: outlook.outlook(told, price_per_hour=given[self.price] or None)}
 

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 import app
+from labeling.outlook import company_of
 from tests.rundirs import write_rows
 from training import general
 from training.config import RunSpec, worker_environment
@@ -33,7 +34,7 @@ from training.engine import launch_of
 from training.estimate import Estimate, Lengths, Rows, estimate
 from training.loading import load_tokenizer, render_prompt
 from training.machine import Machine, measured
-from training.methods import METHODS, LearnsFrom, Method, method_named
+from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.methods.trainer_options import TuningOptions
 from training.rundir import Outcome, RunDir
 from training.shape import ModelShape, read_shape
@@ -52,6 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--tunings", nargs="+", default=list(TUNINGS), type=Tuning)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--accompanied", action="store_true", help="score every result, and watch where one can"
+    )
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
 
 
@@ -96,7 +100,7 @@ class Bench:
             name,
             {"tuning": tuning, **self._given(method)},
             seed=seed,
-            reward_model=str(self._reward_model) if method.needs_reward_model else None,
+            is_judged=method.needs_reward_model,
         )
         return _compare(run_dir, rows, self.shape, self.machine)
 
@@ -113,20 +117,23 @@ class Bench:
         options: Mapping[str, Any],
         *,
         seed: int,
-        reward_model: str | None = None,
+        is_judged: bool = False,
     ) -> tuple[RunDir, Rows]:
         """A run directory, and what an estimate is told of its rows."""
         method = method_named(name)
         number, parameters = self.options.rows, self.shape.parameters
         tuning = options.get("tuning", Tuning.LORA)
         preset = method.options.preset(number, parameters=parameters, tuning=tuning)
+        is_accompanied = self.options.accompanied and method.makes is Product.POLICY
+        is_scored, is_watched = is_judged or is_accompanied, is_judged and is_accompanied
         spec = RunSpec(
             run_id=run_id,
             method=name,
             options=method.options.parsed({**asdict(preset), **options}),
             base_model=str(self.options.model),
             parent_version="pol-000000",
-            reward_model=reward_model,
+            reward_model=str(self._reward_model) if is_scored else None,
+            watch_model=str(self._reward_model) if is_watched else None,
             seed=seed,
         )
         rows = write_of_grammar(number, method.learns_from, seed)
@@ -212,7 +219,7 @@ def _draw_reply(rng: random.Random) -> str:
 def _compare(run_dir: RunDir, rows: Rows, shape: ModelShape, machine: Machine) -> dict[str, Any]:
     spec = run_dir.read_spec()
     assert isinstance(spec.options, TuningOptions)
-    told = estimate(spec.method, spec.options, rows, shape, machine)
+    told = estimate(spec.method, spec.options, rows, shape, machine, company_of(spec.to_json()))
     assert told is not None
     resident_mb = _train(run_dir)
     result = run_dir.read_result()

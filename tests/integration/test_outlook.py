@@ -11,6 +11,7 @@ import pytest
 
 from labeling.access import Actor
 from labeling.launching import Launching
+from labeling.outlook import company_of
 from store import policies
 from store.errors import BadInput, NotAllowed
 from store.records import Role, RunState
@@ -19,7 +20,7 @@ from tests.models import build_adapter, build_model
 from tests.rundirs import OPTIONS, eval_prompts, make_run_dir, preference_rows, run_here
 from tests.services import Lab, open_lab
 from training.config import worker_environment
-from training.estimate import PLANS
+from training.estimate import ALONE, PLANS, Company
 from training.events import EventKind, EventReader
 from training.lengths import TokenCounter
 from training.loading import load_base, load_tokenizer
@@ -132,6 +133,46 @@ def test_a_lead_is_told_what_a_run_takes_and_afterwards_what_it_took(
     again = launching.foretold(LEAD, run.id)
     assert again is not None
     assert (again.steps, again.memory) == (told.estimate.steps, told.estimate.memory)
+
+
+@pytest.mark.parametrize(
+    ("spec", "company"),
+    [
+        ({"reward_model": None, "parent_adapter": "/a"}, ALONE),
+        ({"reward_model": "/r", "parent_adapter": None}, Company(is_scored=True)),
+        (
+            {"reward_model": "/r", "parent_adapter": "/a", "watch_model": "/w"},
+            Company(True, True, True),
+        ),
+    ],
+)
+def test_what_a_run_took_along_is_read_off_its_spec(
+    spec: dict[str, str | None], company: Company
+) -> None:
+    assert company_of(spec) == company
+
+
+def test_the_result_of_a_run_is_foretold_to_be_scored_once_there_is_a_reward_model(
+    tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    unscored = launching.outlook(LEAD, "dpo", {}).estimate
+    adapter = build_adapter(lab.base_model, tmp_path / "adapter", seed=0)
+    made = policies.register(
+        lab.store,
+        base_model=str(lab.base_model),
+        parent_version=lab.parent.version,
+        adapter_path=str(adapter),
+        adapter_sha256=adapter_sha256(adapter),
+    )
+    monkeypatch.setattr(launching, "_scorer", lambda *_: object())
+    scored = launching.outlook(LEAD, "dpo", {}, start=lab.parent.version).estimate
+    beside_base = launching.outlook(LEAD, "dpo", {}, start=made.version).estimate
+
+    assert unscored is not None
+    assert scored is not None
+    assert beside_base is not None
+    assert unscored.flops < scored.flops < beside_base.flops
 
 
 def test_the_outlook_follows_the_data_and_the_options(tmp_path: Path, lab: Lab) -> None:

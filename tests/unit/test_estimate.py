@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from training.device import Device, DeviceKind
-from training.estimate import PLANS, Estimate, Lengths, Rows, estimate
+from training.estimate import ALONE, PLANS, Company, Estimate, Lengths, Rows, estimate
 from training.machine import Machine
 from training.methods import METHODS
 from training.methods.dpo import DPOOptions
@@ -58,10 +58,11 @@ def foretold(
     rows: Rows = ROWS,
     shape: ModelShape = TINY,
     kind: DeviceKind = "cpu",
+    company: Company = ALONE,
     **options: Any,
 ) -> Estimate:
     given = METHODS[method].options.parsed(options)
-    told = estimate(method, given, rows, shape, machine(kind))
+    told = estimate(method, given, rows, shape, machine(kind), company)
     assert told is not None
     return told
 
@@ -267,6 +268,46 @@ def test_online_dpo_learns_both_sides_of_the_pairs_of_all_rounds() -> None:
     more = foretold("online_dpo", rounds=1, n=8, **given)
     assert more.tokens == one.tokens
     assert more.flops > 1.2 * one.flops
+
+
+def test_what_measures_a_run_costs_time_and_a_late_reward_model_memory() -> None:
+    alone, scored, beside_base = (
+        foretold("dpo", shape=LLAMA_8B, kind="cuda", company=company)
+        for company in (ALONE, Company(is_scored=True), Company(is_scored=True, meets_base=True))
+    )
+
+    # 2 bytes a weight, beside what answering takes.
+    held = (scored.memory.evaluation - alone.memory.evaluation) * 2**20
+    assert held == pytest.approx(2 * LLAMA_8B.parameters)
+    assert alone.flops < scored.flops < beside_base.flops
+    # Scoring reads both policies' answers once more; the base writes its own as well.
+    assert beside_base.flops - scored.flops > scored.flops - alone.flops
+
+
+WATCHED = Company(is_watched=True)
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo", "online_dpo"])
+def test_a_second_reward_model_looks_on_every_few_steps(method: str) -> None:
+    def looked(every: int, company: Company = WATCHED) -> Estimate:
+        return foretold(method, shape=LLAMA_8B, company=company, watch_steps=every)
+
+    unwatched = looked(5, ALONE)
+    assert looked(0).flops == unwatched.flops
+    assert looked(5).flops > looked(10).flops > unwatched.flops
+    added = looked(5).memory.reward_model - unwatched.memory.reward_model
+    assert added * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)  # an adapter of rank 16
+
+
+def test_a_batch_leaves_most_of_the_rows_that_have_ended_behind() -> None:
+    alike = ROWS._replace(lengths=Lengths(168.0, 200, 128.0, 150))
+    uneven = ROWS._replace(lengths=Lengths(104.0, 200, 64.0, 150))
+    plans = [PlannedPPO(PPOOptions(), rows, TINY, machine()) for rows in (alike, uneven)]
+    drawn = [[*plan.drawing(64, plan.answer)][1].tokens for plan in plans]
+
+    # Half as long on average: rows are computed for a little longer than they are written.
+    assert drawn[0] == 64 * 128
+    assert drawn[1] == pytest.approx(64 * 64 * 1.15)
 
 
 def test_a_reward_model_of_its_own_is_a_second_base_and_ppos_an_adapter() -> None:
