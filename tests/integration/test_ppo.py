@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.models import build_adapter, build_model
@@ -24,7 +28,7 @@ from training.worker.ppo.learner import Learner
 from training.worker.ppo.model import POLICY, VALUE, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import PromptOrder
-from training.worker.ppo.tokens import Tokens
+from training.worker.ppo.tokens import Tokens, cut
 from training.worker.scoring import load_reward_model
 
 PROMPTS = [[5, 9, 30, 31, 60], [7, 8], [9, 40, 41, 42]]
@@ -87,7 +91,33 @@ def test_some_rows_of_a_batch_come_without_the_others_padding() -> None:
 
 
 def test_rows_of_like_length_are_computed_together() -> None:
-    assert tokens().batches([0, 1, 2], 2) == [[2, 0], [1]]
+    assert tokens().batches([0, 1, 2], 2) == [[2], [0, 1]]
+    assert tokens().batches([1, 0], 2) == [[1, 0]]
+
+
+def _computed(lengths: Sequence[int], ends: Sequence[int], beside: int) -> int:
+    batches = [lengths[start:end] for start, end in pairwise([0, *ends])]
+    return sum(len(batch) * batch[-1] + beside for batch in batches)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=8).map(sorted),
+    size=st.integers(1, 8),
+    beside=st.sampled_from([0, 10, 100, 10_000]),
+)
+def test_batches_are_cut_where_least_is_computed(
+    lengths: list[int], size: int, beside: int
+) -> None:
+    ends = cut(lengths, size, beside=beside)
+    inner = range(1, len(lengths))
+    ways = chain.from_iterable(combinations(inner, n) for n in range(len(lengths)))
+    allowed = [
+        [*way, len(lengths)]
+        for way in ways
+        if all(b - a <= size for a, b in pairwise([0, *way, len(lengths)]))
+    ]
+    assert ends in allowed
+    assert _computed(lengths, ends, beside) == min(_computed(lengths, w, beside) for w in allowed)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3"])
