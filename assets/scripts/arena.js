@@ -14,7 +14,7 @@
   const OF_ITEM = new Set([...Object.keys(VERDICTS), ...NOTES, "criteria"]);
   const OF_PAGE = new Set([...Object.keys(SCROLLS), "undo", "raw", "diff", "keys"]);
   const NARROW = matchMedia("(max-width: 720px)");
-  const OWN = { n: "new", o: "list", a: "again", "/": "compose" };
+  const OWN = new Set(["new", "list", "again", "message"]);
 
   Whetstone.arena = (() => {
     let root = null;
@@ -594,7 +594,7 @@
       const name = isUndo ? "undo" : actOf(key);
       if (!name || (event.repeat && !(name in SCROLLS))) return;
       event.preventDefault();
-      if (name === "compose") focusComposer();
+      if (name === "message") focusComposer();
       else act(name);
     }
 
@@ -608,7 +608,9 @@
       if (phase === "asking" && ["1", "2"].includes(key)) return { 1: "go_on_0", 2: "go_on_1" }[key];
       const name = keys.actionOf(key, item ? root.dataset.scale : undefined);
       if (OF_PAGE.has(name) || (item && OF_ITEM.has(name))) return name;
-      return item && key === "Escape" ? "stop" : OWN[key];
+      if (item && key === "Escape") return "stop";
+      const own = keys.actionOf(key, "arena");
+      return OWN.has(own) ? own : undefined;
     }
 
     // Earlier conversations

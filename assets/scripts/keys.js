@@ -1,7 +1,8 @@
 /* Which key does what: the defaults, what a person changed, and what is printed on the page.
  *
  * An action is named SCOPE.ACTION. The keys of `page` work beside those of the kind at hand, which
- * is a scale or a list to rank; two scales are never at hand together. Numbers that answer criteria and
+ * is a scale or a list to rank; two scales are never at hand together. Those of `arena` work beside
+ * a scale. Numbers that answer criteria and
  * ratings, Enter, Escape and Tab are nobody's to give away.
  */
 "use strict";
@@ -41,10 +42,15 @@
     "page.up": ["k", "ArrowUp"],
     "page.page_down": ["PageDown"],
     "page.page_up": ["PageUp"],
+    "arena.again": ["a"],
+    "arena.new": ["n"],
+    "arena.list": ["o"],
+    "arena.message": ["/"],
   };
   // Said beside the others, and never changed.
   const FURTHER = { "page.undo": ["Control+Z"], "page.criteria": ["Backspace"] };
-  const SCOPES = ["plain", "seven_point", "list", "page"];
+  const SCALES = ["plain", "seven_point"];
+  const SCOPES = [...SCALES, "list", "page", "arena"];
   const SIGNS = {
     ...{ ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Backspace: "⌫" },
     ...{ PageUp: "PgUp", PageDown: "PgDn", Delete: "Del", Insert: "Ins", "Control+Z": "Ctrl Z" },
@@ -117,11 +123,14 @@
     /** Why a key cannot be given to an action, or null. */
     function refusal(id, key) {
       if (typeof key !== "string" || (key.length !== 1 && !ALLOWED.has(key)) || key === " ") return "keys.fixed";
-      const takesDigits = ["plain", "seven_point"].includes(scopeOf(id));
-      return /^[1-9]$/.test(key) && !takesDigits ? "keys.fixed_digit" : null;
+      return /^[1-9]$/.test(key) && !SCALES.includes(scopeOf(id)) ? "keys.fixed_digit" : null;
     }
 
-    const meet = (a, b) => scopeOf(a) === scopeOf(b) || [a, b].some((id) => scopeOf(id) === "page");
+    function meet(a, b) {
+      const [one, other] = [scopeOf(a), scopeOf(b)].sort();
+      if (one === other || one === "page" || other === "page") return true;
+      return one === "arena" && SCALES.includes(other);
+    }
 
     /** Which other action that can be at hand beside it has this key, if any. */
     const holder = (id, key, list = bound) =>
@@ -186,7 +195,7 @@
       printed,
       all,
       print,
-      isScale: (name) => name !== "page" && SCOPES.includes(name),
+      isScale: (name) => SCALES.includes(name),
       get areOwn() {
         return bound !== DEFAULTS && Object.keys(bound).some((id) => bound[id].join(" ") !== DEFAULTS[id].join(" "));
       },

@@ -38,8 +38,8 @@ def markup(strings: Strings) -> str:
   data-kind="pair" data-count="2" {label("tab.arena")}>
   <div class="ws-strip">
     <h1 class="ws-visually-hidden">{span("tab.arena")}</h1>
-    {_tool(strings, "new", "n")}
-    {_tool(strings, "list", "o")}
+    {_tool(strings, "new")}
+    {_tool(strings, "list")}
     <span class="ws-strip-gap"></span>
     {judging.keys_button(strings)}
     <span class="ws-status" data-part="status" data-state="saved"><i aria-hidden="true"></i
@@ -68,8 +68,8 @@ def markup(strings: Strings) -> str:
     <div class="ws-bar-foot">
       <span class="ws-last" data-part="hint"></span>
       <div class="ws-bar-tools">
-      {_tool(strings, "stop", "Esc", "Escape")}
-      {_tool(strings, "again", "a")}
+      {_stop(strings)}
+      {_tool(strings, "again")}
       {judging.diff_button(strings)}
       {judging.opener(strings, "rewrite", ids=_IDS)}
       {judging.opener(strings, "why", ids=_IDS)}
@@ -84,7 +84,8 @@ def markup(strings: Strings) -> str:
     <div class="ws-arena-choices">
       {_choice(strings, "go_on_0", "arena.go_on_a", "1")}
       {_choice(strings, "go_on_1", "arena.go_on_b", "2")}
-      {_choice(strings, "again", "arena.try_again", "a")}
+      <button type="button" class="ws-verdict" data-act="again" data-keys="arena.again"
+        >{span("arena.try_again")}{KEY}</button>
     </div>
   </div>
   <form class="ws-composer" data-part="composer" hidden>
@@ -124,11 +125,17 @@ def _response(strings: Strings, place: int) -> str:
 </section>"""
 
 
-def _tool(strings: Strings, act: str, key: str, shortcut: str | None = None) -> str:
+def _tool(strings: Strings, act: str) -> str:
     return (
-        f'<button type="button" class="ws-tool" data-act="{act}"'
-        f' aria-keyshortcuts="{shortcut or key}">{strings.span(f"arena.{act}")}'
-        f'<kbd aria-hidden="true">{key}</kbd></button>'
+        f'<button type="button" class="ws-tool" data-act="{act}" data-keys="arena.{act}">'
+        f"{strings.span(f'arena.{act}')}{KEY}</button>"
+    )
+
+
+def _stop(strings: Strings) -> str:
+    return (
+        '<button type="button" class="ws-tool" data-act="stop" aria-keyshortcuts="Escape">'
+        f'{strings.span("arena.stop")}<kbd aria-hidden="true">Esc</kbd></button>'
     )
 
 
@@ -146,11 +153,11 @@ def _keys_dialog(strings: Strings) -> str:
         *("down", "up", "page_down", "page_up", "raw", "diff", "keys"),
     )
     own = (
-        judging.fixed_row(strings, "arena.again", "a"),
+        judging.key_row(strings, "arena.again", "arena.again"),
         judging.fixed_row(strings, "arena.stop", "Esc"),
-        judging.fixed_row(strings, "arena.new", "n"),
-        judging.fixed_row(strings, "arena.list", "o"),
-        judging.fixed_row(strings, "arena.message", "/"),
+        judging.key_row(strings, "arena.new", "arena.new"),
+        judging.key_row(strings, "arena.list", "arena.list"),
+        judging.key_row(strings, "arena.message", "arena.message"),
     )
     lists = (judging.verdict_keys(strings), judging.key_list(own), judging.key_list(page))
     return judging.keys_dialog(strings, *lists, ids=_IDS)

@@ -221,11 +221,11 @@ def test_the_keys_of_a_ranking_can_be_changed(serve: Serve) -> None:
     page = serve(responses=4).open()
     page.keyboard.press("?")
     assert "“Tie” is now q" in rebind(page, "list.rank_tie", "q")
-    assert "“Scroll down, or to the next response” is now n" in rebind(page, "page.down", "n")
+    assert "“Scroll down, or to the next response” is now b" in rebind(page, "page.down", "b")
     page.keyboard.press("Escape")
     expect(page.locator(".ws-card [data-rank-act=tie] kbd").first).to_have_text("q")
 
-    for key in ("n", "t", "q"):
+    for key in ("b", "t", "q"):
         page.keyboard.press(key)
 
     expect(page.locator(".ws-card .ws-rank")).to_have_text(["1", "1", "2", "3"])
