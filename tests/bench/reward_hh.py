@@ -70,17 +70,26 @@ def _snapshot(folder: Path, file: Path) -> Path:
 
 
 def _on_held_out(folder: Path, snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The reward model and both baselines on the pairs that its run held out and could read."""
+    """The reward model and both baselines on the pairs that its run held out and could read.
+
+    No pair is kept for a second model: what the first one is compared with learns from all too.
+    """
     run_dir = train_by_preset(
-        folder, snapshot, seed=options.seed, epochs=1, eval_share=options.eval_share
+        folder,
+        snapshot,
+        seed=options.seed,
+        epochs=1,
+        eval_share=options.eval_share,
+        watch_share=0.0,
     )
     result = run_dir.read_result()
     assert result is not None
     ranked, counts = result.report["reward_model"], result.report["data"]
     rows = data.read_rows(snapshot, LearnsFrom.COMPARISONS)
-    split = data.split_by_conversation(rows, options.eval_share)
-    train, held_out = (_readable(side) for side in split)
-    assert (len(train), len(held_out)) == (counts["train"], counts["held_out"])
+    train = [_pair(rows[number]) for number in run_dir.read_trained_rows()]
+    held_out = _readable(data.split_by_conversation(rows, options.eval_share)[1])
+    if len(held_out) != ranked["pairs"]:
+        raise SystemExit(f"The run ranked {ranked['pairs']} pairs, and {len(held_out)} are here.")
     low, high = wilson_interval(ranked["accuracy"] * ranked["pairs"], ranked["pairs"])
     return {
         **{name: ranked[name] for name in ("pairs", "accuracy", "loss", "ece")},
