@@ -6,12 +6,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from store import db, judgments, settings
+from store import db, judgments, memory, settings
 from store.db import KEPT_UNCLEAN_COPIES, Cursor, Part, Store
 from store.errors import NotFound, StoreLocked, StoreUnavailable
 from store.records import Comparison, Purpose
@@ -399,7 +400,7 @@ def held_bytes(store: Store) -> int:
 
 def put_several(store: Store, first: int, count: int) -> None:
     for i in range(first, first + count):
-        store.write(lambda cursor, i=i: put(cursor, f"{i:04d} {'x' * 2000}"))
+        store.write(partial(put, key=f"{i:04d} {'x' * 2000}"))
 
 
 def test_memory_of_what_the_file_has_too_is_given_back(
@@ -425,7 +426,7 @@ def test_memory_is_not_given_back_from_under_a_reader(
     put_several(store, 0, 50)
     monkeypatch.setattr(db, "GIVE_BACK_EVERY", 1)
     given_back: list[Cursor] = []
-    monkeypatch.setattr(db.memory, "give_back", given_back.append)
+    monkeypatch.setattr(memory, "give_back", given_back.append)
 
     with store.read() as cursor:
         put_several(store, 50, 3)
