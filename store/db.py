@@ -364,9 +364,10 @@ class Store:
                 return
             self._since_given_back = 0
             try:
+                self._check_room()
                 self._cursor.execute("CHECKPOINT")  # what is only in the log cannot be let go
                 memory.give_back(self._cursor)
-            except duckdb.Error as error:
+            except (duckdb.Error, OSError) as error:
                 self._is_invalid = isinstance(error, FATAL)
                 log.warning("The memory of %s was not given back: %s", self.path, error)
 
@@ -377,12 +378,16 @@ class Store:
         try:
             if self._noting is not None and self._is_journalled:
                 self._transact(self._cursor, partial(self._noting, self._cursor))
-            if shutil.disk_usage(self.folder).free < 2 * self.path.stat().st_size:
-                raise OSError("there is not enough free space")
+            self._check_room()
             self._cursor.execute("CHECKPOINT")
         except (duckdb.Error, OSError) as error:
             self._is_invalid = isinstance(error, FATAL)
             log.warning("%s was not checkpointed, its log is kept: %s", self.path, error)
+
+    def _check_room(self) -> None:
+        """Raises `OSError` where a checkpoint could fill the disk."""
+        if shutil.disk_usage(self.folder).free < 2 * self.path.stat().st_size:
+            raise OSError("there is not enough free space")
 
 
 def _configure(connection: Cursor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -436,3 +437,18 @@ def test_memory_is_not_given_back_from_under_a_reader(
 
     store.write(lambda _: None)  # served after all that the one before it brought about
     assert given_back
+
+
+def test_without_room_for_a_checkpoint_memory_is_kept_and_the_store_serves_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(db, "GIVE_BACK_EVERY", 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    log = store.path.with_name(store.path.name + ".wal")
+
+    put_several(store, 0, 3)
+    store.write(lambda _: None)
+
+    assert "was not given back: there is not enough free space" in caplog.text
+    assert log.stat().st_size > 3 * 2000  # not checkpointed
+    assert settings.get(store, f"0002 {'x' * 2000}", 0) == 1
