@@ -23,6 +23,11 @@ class Unit(StrEnum):
     NUMBER = "number"
 
 
+def plain(value: float) -> str:
+    """A number as a table shows it: three digits, and no powers of ten for large ones."""
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
 class Measurement(NamedTuple):
     """A figure before and after training; None where there is none.
 

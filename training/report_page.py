@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, tostring
 from training.artefacts import Change
 from training.config import RunSpec
 from training.events import Event, EventKind, series
-from training.measurements import Measurement, Unit, measurements, notes
+from training.measurements import Measurement, Unit, measurements, notes, plain
 from training.methods import method_named
 from training.overoptimization import Look, looks
 from training.verdicts import Verdict
@@ -368,7 +368,7 @@ def _with_interval(m: Measurement) -> str:
 def _figure(value: float | None, unit: Unit) -> str:
     if value is None:
         return "—"
-    return f"{100 * value:.1f}\u00a0%" if unit is Unit.SHARE else f"{value:.3g}"
+    return f"{100 * value:.1f}\u00a0%" if unit is Unit.SHARE else plain(value)
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> list[Element]:

@@ -10,7 +10,7 @@ from labeling.i18n import say, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from training.artefacts import Artefact, Change
-from training.measurements import Measurement, Unit, measurements, notes
+from training.measurements import Measurement, Unit, measurements, notes, plain
 from training.verdicts import Verdict
 
 
@@ -86,4 +86,4 @@ def _alarm(change: Change) -> Html:
 def _figure(value: float | None, unit: Unit) -> str:
     if value is None:
         return "—"
-    return i18n.percent(value, digits=1) if unit is Unit.SHARE else f"{value:.3g}"
+    return i18n.percent(value, digits=1) if unit is Unit.SHARE else plain(value)

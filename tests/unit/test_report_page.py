@@ -13,6 +13,7 @@ import pytest
 from training.artefacts import Response, compare
 from training.config import RunSpec
 from training.events import Event
+from training.measurements import plain
 from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.overoptimization import Look
@@ -232,3 +233,20 @@ def test_a_run_that_measured_nothing_has_a_page_too(report: Mapping[str, Any]) -
     assert "Habits" not in told
     assert "Curves" not in told
     assert "Made with" not in told
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.12345, "0.123"),
+        (61.08, "61.1"),
+        (999.4, "999"),
+        (999.6, "1,000"),
+        (2523.4, "2,523"),
+        (-1640, "-1,640"),
+        (0.00001, "1e-05"),
+        (3e12, "3e+12"),
+    ],
+)
+def test_large_figures_are_written_out(value: float, text: str) -> None:
+    assert plain(value) == text
