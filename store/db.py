@@ -366,10 +366,15 @@ class Store:
             try:
                 self._check_room()
                 self._cursor.execute("CHECKPOINT")  # what is only in the log cannot be let go
-                memory.give_back(self._cursor)
-            except (duckdb.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the writer goes on, whatever happens
                 self._is_invalid = isinstance(error, FATAL)
                 log.warning("The memory of %s was not given back: %s", self.path, error)
+                return
+            try:
+                memory.give_back(self._cursor)
+            except Exception:
+                log.exception("The memory of %s could not be given back", self.path)
+                self._is_invalid = True  # its limit is not known: only opening anew helps
 
     def _checkpoint(self) -> None:
         if self._is_invalid or self._cursor is None:

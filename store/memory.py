@@ -41,9 +41,9 @@ def give_back(cursor: duckdb.DuckDBPyConnection) -> None:
     """Have DuckDB drop every page and index part that is in the file too.
 
     It keeps them up to its limit, which is meant for big queries, so that the server would grow
-    with each judgment. No call drops them, but a limit that cannot be kept does: DuckDB drops what
-    it can before it refuses, and stays with the limit it had. Nobody may read meanwhile: should
-    the tiny limit be accepted, a query would fail of it, and what a query sorts would go to disk.
+    with each judgment. No call drops them, but a limit of almost nothing does: DuckDB drops what it
+    can, and then takes the limit, which is set back here, or refuses it. Nobody may read meanwhile:
+    under that limit a query fails, and what a query sorts would go to disk.
     """
     try:
         cursor.execute(f"SET memory_limit = '{_UNKEEPABLE}'")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.loading import context_length, stop_token_ids
@@ -318,13 +319,26 @@ def _library_settings(plan: _Plan, new_tokens: int) -> GenerationConfig:
 
 
 def _can_drop_rows(model: Any) -> bool:
-    """Whether what the library remembers of a batch can be cut down to some of its rows."""
-    from transformers import DynamicCache
+    """Whether what the library remembers of a batch can be cut down to some of its rows.
 
-    if VirtualTokens.of(model) is not None or not model._supports_default_dynamic_cache():
+    What a recurrent layer remembers cannot, even where it has attention beside it; and some models
+    take nothing that was remembered.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    takes_cache = "past_key_values" in signature(base.forward).parameters
+    if VirtualTokens.of(model) is not None or not takes_cache:
         return False
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    if not base._supports_default_dynamic_cache():
+        return False
+    cache = DynamicCache(config=base.config.get_text_config(decoder=True))
+    return all(
+        hasattr(layer, "batch_select_indices")
+        and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in cache.layers
+    )
 
 
 def _prompted(
@@ -354,9 +368,9 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Row indices, shortest prompts first, in batches that fit the context.
 
-    A row that is done still takes part in its batch's steps, so the longest prompt and the largest
-    limit of a batch must fit together even where no single row has both: a model with absolute
-    positions has none beyond its context.
+    A row that is done may take part in some steps more, so the longest prompt and the largest limit
+    of a batch must fit together even where no single row has both: a model with absolute positions
+    has none beyond its context.
     """
     batch: list[int] = []
     most_new = 0

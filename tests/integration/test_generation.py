@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from transformers import AutoModelForCausalLM, FalconH1Config, OpenAIGPTConfig
 
 from tests.models import build_model
 from training import generation
@@ -118,6 +119,35 @@ def test_leaving_rows_behind_changes_nothing_of_the_others(
     left_behind = generate(loaded.model, loaded.tokenizer, requests)
     monkeypatch.setattr(generation, "_can_drop_rows", lambda _: False)
     assert generate(loaded.model, loaded.tokenizer, requests) == left_behind
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "without a cache"])
+def test_models_whose_memory_cannot_be_cut_are_computed_as_a_whole(
+    kind: str, llama: Loaded
+) -> None:
+    common = {"vocab_size": len(llama.tokenizer), "num_hidden_layers": 2, "pad_token_id": 0}
+    if kind == "hybrid":  # attention and a recurrent state in one layer
+        config: Any = FalconH1Config(
+            **common,
+            **{"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2},
+            **{"num_key_value_heads": 2, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
+            **{"mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16},
+        )
+    else:
+        config = OpenAIGPTConfig(
+            vocab_size=len(llama.tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2
+        )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    requests = of_many_lengths(llama)
+
+    outputs = generate(model, llama.tokenizer, requests)
+
+    assert [len(o.token_ids) for o in outputs] == [
+        request.max_new_tokens if o.finish_reason is FinishReason.LENGTH else o.token_count
+        for request, o in zip(requests, outputs, strict=True)
+    ]
+    assert len({len(o.token_ids) for o in outputs}) > 2
 
 
 def test_another_seed_gives_another_completion(llama: Loaded) -> None:

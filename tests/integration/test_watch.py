@@ -202,6 +202,15 @@ def test_rewards_beyond_what_people_judged_are_told_of_once(tmp_path: Path, base
     assert "scores 2.50 standard deviations above" in told[0]
 
 
+def test_what_the_alarm_was_louder_than_is_told_once_the_alarm_is_taken_back(
+    tmp_path: Path, base: Path
+) -> None:
+    proxy, watch = (0.0, 1.0, 1.8, 2.0, 2.2, 2.3), (0.0, 1.5, 1.0, 1.0, 1.8, 1.9)
+    told = warned_of(tmp_path / "run", base, proxy, watch)
+    assert ["exploited" in text for text in told] == [True, False]
+    assert "scores 2.20 standard deviations above" in told[1]
+
+
 def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
     # Of 16 responses of at most 120 tokens, this model ends some.
     run_dir = make_run_dir(

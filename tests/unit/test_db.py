@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -452,3 +453,22 @@ def test_without_room_for_a_checkpoint_memory_is_kept_and_the_store_serves_on(
     assert "was not given back: there is not enough free space" in caplog.text
     assert log.stat().st_size > 3 * 2000  # not checkpointed
     assert settings.get(store, f"0002 {'x' * 2000}", 0) == 1
+
+
+def test_a_limit_that_cannot_be_set_back_is_left_by_opening_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_it_tiny(cursor: Cursor) -> None:
+        cursor.execute("SET memory_limit = '1KB'")
+        raise RuntimeError("The binding gave up.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(db, "GIVE_BACK_EVERY", 1)
+        patched.setattr(memory, "give_back", leave_it_tiny)
+        store.write(lambda cursor: put(cursor, "before"))
+        while not store._is_invalid:
+            time.sleep(0.01)
+
+    store.write(lambda cursor: put(cursor, "after"))
+
+    assert [settings.get(store, key, 0) for key in ("before", "after")] == [1, 1]

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class Watch:
         if found := alarm(self._seen):
             if not alarm(before):
                 self._warn_of_parting(found, look)
-        elif unjudged(self._seen) and not _was_ever(unjudged, before):
+        elif unjudged(self._seen) and not _was_told_unjudged(before):
             self._job.warn(
                 "The average response scores {reward:.2f} standard deviations above those that "
                 "people judged. What the reward model says of such responses is a guess.",
@@ -104,8 +104,9 @@ class Watch:
         )
 
 
-def _was_ever(sign: Callable[[Sequence[Look]], object], seen: Sequence[Look]) -> bool:
-    return any(sign(seen[:count]) for count in range(len(seen) + 1))
+def _was_told_unjudged(seen: Sequence[Look]) -> bool:
+    courses = (seen[:count] for count in range(len(seen) + 1))
+    return any(unjudged(course) and not alarm(course) for course in courses)
 
 
 class Looking(TrainerCallback):  # type: ignore[misc]  # the library has no types
