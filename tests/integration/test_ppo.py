@@ -192,6 +192,18 @@ def test_padding_changes_no_number(base: Path, parent: Path, reward: Path) -> No
         assert not together[row, width:].any()
 
 
+def test_only_completions_are_scored_over_the_vocabulary(base: Path) -> None:
+    shared = share_base(base)
+    uneven = Tokens.padded([[5] * 90, [7], [9, 8]], [[30, 31], [50, 51, 2], [60]], shared.device)
+    widths: list[int] = []
+    head = shared.model.get_base_model().get_output_embeddings()
+
+    with head.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[1])):
+        shared.policy_log_probs(uneven)
+
+    assert widths == [3]  # the longest completion, wherever its prompt ends
+
+
 def test_log_probabilities_are_the_model_s_own(base: Path, parent: Path) -> None:
     shared = share_base(base, parent=parent)
     with torch.no_grad():

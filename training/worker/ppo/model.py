@@ -110,13 +110,13 @@ class SharedBase:
 
     def policy_log_probs(self, tokens: Tokens) -> Tensor:
         """Each completion token under the active policy, (rows, completion), 0 at padding."""
-        return self._read_drawn(tokens).log_probs()
+        return _log_probs(self._logits(tokens), tokens)
 
     @torch.no_grad()
     def observe_policy(self, tokens: Tokens) -> Observed:
         """The same without a gradient, and how sure the policy was."""
-        drawn = self._read_drawn(tokens)
-        return Observed(drawn.log_probs(), drawn.entropy())
+        logits = self._logits(tokens)
+        return Observed(_log_probs(logits, tokens), _entropy(logits) * tokens.mask)
 
     @torch.no_grad()
     def reference_log_probs(self, tokens: Tokens) -> Tensor:
@@ -167,18 +167,19 @@ class SharedBase:
         head = {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         return {**adapters, **head}
 
-    def _read_drawn(self, tokens: Tokens) -> _Drawn:
-        """What the active model makes of each completion token."""
+    def _logits(self, tokens: Tokens) -> Tensor:
+        """Scores of what each completion token could have been, (rows, completion, vocabulary)."""
         closed = tokens.close_up()
-        first = int(closed.places[:, 0].min())  # no completion begins before this column
-        logits: Tensor = self.model(
-            input_ids=closed.ids,
-            use_cache=False,
-            logits_to_keep=closed.ids.shape[1] - first + 1,
-        ).logits
-        return _Drawn(
-            logits[:, :-1].float(), closed.ids[:, first:], closed.places - first, tokens.mask
-        )
+        before = (closed.places - 1)[:, :, None]
+
+        def keep_needed(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            # Of each row other columns: what the library can leave out, it leaves out of all rows.
+            return (given[0].gather(1, before.expand(-1, -1, given[0].shape[2])),)
+
+        head = self.model.get_base_model().get_output_embeddings()
+        with head.register_forward_pre_hook(keep_needed):
+            logits: Tensor = self.model(input_ids=closed.ids, use_cache=False).logits
+        return logits.float()
 
     def _head_of_each(self, tokens: Tokens, head: nn.Linear) -> tuple[Tensor, Tensor]:
         """What a head says of each token's hidden state, (rows, tokens), with the active adapter;
@@ -198,27 +199,15 @@ class SharedBase:
             self.model.set_adapter(POLICY)
 
 
-class _Drawn(NamedTuple):
-    """`logits` of what could have stood in some columns, (rows, columns, vocabulary), the ids that
-    stand there, and which of the columns are the completions' tokens, (rows, completion)."""
+def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
+    drawn = tokens.ids[:, tokens.prompt_width :, None]
+    log_probs: Tensor = logits.gather(2, drawn).squeeze(2) - logits.logsumexp(dim=2)
+    return log_probs * tokens.mask
 
-    logits: Tensor
-    ids: Tensor
-    places: Tensor
-    mask: Tensor
 
-    def log_probs(self) -> Tensor:
-        """Of the completions' tokens, (rows, completion), 0 at padding."""
-        chosen = self.logits.gather(2, self.ids[:, :, None]).squeeze(2)
-        return self._of_completions(chosen - self.logits.logsumexp(dim=2))
-
-    def entropy(self) -> Tensor:
-        """Of what each completion token was drawn from, (rows, completion), in nats."""
-        log_probs = self.logits.log_softmax(dim=2)
-        return self._of_completions(-(log_probs.exp() * log_probs).sum(dim=2))
-
-    def _of_completions(self, per_column: Tensor) -> Tensor:
-        return per_column.gather(1, self.places) * self.mask
+def _entropy(logits: Tensor) -> Tensor:
+    log_probs = logits.log_softmax(dim=2)
+    return -(log_probs.exp() * log_probs).sum(dim=2)
 
 
 def _head(model: PeftModel) -> nn.Linear:
