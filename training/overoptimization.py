@@ -81,15 +81,13 @@ def alarm(seen: Sequence[Look]) -> Alarm | None:
 
 
 def unjudged(seen: Sequence[Look]) -> Look | None:
-    """The look at which rewards had been beyond `UNJUDGED` twice, if they have stayed there since.
+    """The first of the latest looks that are all beyond `UNJUDGED`, of at least `LOOKS_IN_A_ROW`.
 
     Both models may be wrong there in the same way, so that `alarm` would not hear of it.
     """
-    beyond = [look.proxy_reward > UNJUDGED for look in seen]
-    in_a_row = list(takewhile(bool, reversed(beyond)))
-    if len(in_a_row) < LOOKS_IN_A_ROW:
-        return None
-    return seen[len(seen) - len(in_a_row) + LOOKS_IN_A_ROW - 1]
+    beyond = (look.proxy_reward > UNJUDGED for look in reversed(seen))
+    count = sum(1 for _ in takewhile(bool, beyond))
+    return seen[-count] if count >= LOOKS_IN_A_ROW else None
 
 
 def _has_parted(peak: Look, look: Look) -> bool:

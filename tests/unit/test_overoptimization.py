@@ -64,7 +64,9 @@ def test_a_mistake_that_both_models_share_is_seen_by_how_far_their_scores_have_g
     assert alarm(course) is None
     found = unjudged(course)
     assert found is not None
-    assert found.step == 35  # 1.81, then 2.11
+    assert found.step == 30
+    assert unjudged(course[:8]) == found  # 1.81, then 2.11
+    assert unjudged(course[:7]) is None
 
 
 @pytest.mark.parametrize(

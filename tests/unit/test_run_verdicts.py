@@ -210,7 +210,7 @@ def test_rewards_beyond_what_people_judged_are_a_guess_though_the_second_model_a
 
     assert (verdict.finding, verdict.severity, others) == (Finding.UNJUDGED, Severity.WARN, [])
     assert "scored 2.40 standard deviations" in str(verdict.evidence)
-    assert "since step 15 " in str(verdict.evidence)
+    assert "since step 10 " in str(verdict.evidence)
 
 
 def test_responses_that_fall_apart_are_bad_and_come_first() -> None:
