@@ -286,5 +286,6 @@ def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
 
 def reward_model_bytes(run: PlannedRun) -> float:
     """Of a second base with an adapter, or two of them, all held and none of them trained."""
-    adapters = WEIGHT_BYTES * run.costs.adapter * (1 + run.company.is_watched)
+    is_watched = run.company.is_watched and run.watch_steps > 0
+    adapters = WEIGHT_BYTES * run.costs.adapter * (1 + is_watched)
     return run.costs.number_bytes * run.shape.parameters + adapters

@@ -14,7 +14,7 @@ from labeling.launching import Launching
 from labeling.outlook import company_of
 from store import policies
 from store.errors import BadInput, NotAllowed
-from store.records import Role, RunState
+from store.records import Policy, Role, RunState
 from tests.builders import make_preference
 from tests.models import build_adapter, build_model
 from tests.rundirs import OPTIONS, eval_prompts, make_run_dir, preference_rows, run_here
@@ -135,6 +135,18 @@ def test_a_lead_is_told_what_a_run_takes_and_afterwards_what_it_took(
     assert (again.steps, again.memory) == (told.estimate.steps, told.estimate.memory)
 
 
+def made_by_lora(lab: Lab, folder: Path) -> Policy:
+    """A version that some run could have made."""
+    adapter = build_adapter(lab.base_model, folder, seed=0)
+    return policies.register(
+        lab.store,
+        base_model=str(lab.base_model),
+        parent_version=lab.parent.version,
+        adapter_path=str(adapter),
+        adapter_sha256=adapter_sha256(adapter),
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "company"),
     [
@@ -157,14 +169,7 @@ def test_the_result_of_a_run_is_foretold_to_be_scored_once_there_is_a_reward_mod
 ) -> None:
     launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
     unscored = launching.outlook(LEAD, "dpo", {}).estimate
-    adapter = build_adapter(lab.base_model, tmp_path / "adapter", seed=0)
-    made = policies.register(
-        lab.store,
-        base_model=str(lab.base_model),
-        parent_version=lab.parent.version,
-        adapter_path=str(adapter),
-        adapter_sha256=adapter_sha256(adapter),
-    )
+    made = made_by_lora(lab, tmp_path / "adapter")
     monkeypatch.setattr(launching, "_scorer", lambda *_: object())
     scored = launching.outlook(LEAD, "dpo", {}, start=lab.parent.version).estimate
     beside_base = launching.outlook(LEAD, "dpo", {}, start=made.version).estimate
@@ -205,14 +210,7 @@ def test_every_method_has_an_outlook_with_data_or_without(tmp_path: Path, lab: L
 
 def test_a_start_that_does_not_fit_is_told_before_launch(tmp_path: Path, lab: Lab) -> None:
     launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
-    adapter = build_adapter(lab.base_model, tmp_path / "adapter", seed=0)
-    made = policies.register(
-        lab.store,
-        base_model=str(lab.base_model),
-        parent_version=lab.parent.version,
-        adapter_path=str(adapter),
-        adapter_sha256=adapter_sha256(adapter),
-    )
+    made = made_by_lora(lab, tmp_path / "adapter")
 
     told = launching.outlook(LEAD, "dpo", {"tuning": "prefix"}, start=made.version)
 

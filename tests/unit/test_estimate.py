@@ -295,6 +295,8 @@ def test_a_second_reward_model_looks_on_every_few_steps(method: str) -> None:
     unwatched = looked(5, ALONE)
     assert looked(0).flops == unwatched.flops
     assert looked(5).flops > looked(10).flops > unwatched.flops
+    # PPO loads the second model with the first, whether it looks or not.
+    assert (looked(0).memory == unwatched.memory) == (method != "ppo")
     added = looked(5).memory.reward_model - unwatched.memory.reward_model
     assert added * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)  # an adapter of rank 16
 
@@ -307,7 +309,7 @@ def test_a_batch_leaves_most_of_the_rows_that_have_ended_behind() -> None:
 
     # Half as long on average: rows are computed for a little longer than they are written.
     assert drawn[0] == 64 * 128
-    assert drawn[1] == pytest.approx(64 * 64 * 1.15)
+    assert drawn[1] == pytest.approx(64 * 64 * 1.08)
 
 
 def test_a_reward_model_of_its_own_is_a_second_base_and_ppos_an_adapter() -> None:
