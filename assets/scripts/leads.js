@@ -5,20 +5,13 @@
 "use strict";
 
 window.WhetstoneLeads ??= (() => {
+  const NEAR = 8; // pixels that a hand moves while it presses
+
   /** `element` stays while its content is drawn again, so one listener serves all its buttons. */
   function mount(element, trigger) {
-    let pressed = null;
     element.addEventListener("pointerdown", (event) => {
-      pressed = event.button === 0 ? event.target.closest("button") : null;
-    });
-    element.addEventListener("pointercancel", () => {
-      pressed = null; // it has become a scroll
-    });
-    element.addEventListener("pointerup", (event) => {
-      // Of a button that was drawn anew while it was held down, no click comes by itself.
-      const released = event.target.closest("button");
-      if (pressed?.isConnected === false && released && isSame(pressed, released)) released.click();
-      pressed = null;
+      const button = event.target.closest("button");
+      if (button && event.button === 0) finish(element, button, event);
     });
     element.addEventListener("click", async (event) => {
       const button = event.target.closest("button");
@@ -26,16 +19,64 @@ window.WhetstoneLeads ??= (() => {
       if (button.dataset.copy !== undefined) return copy(button);
       if (button.dataset.act === undefined) return;
       if (button.dataset.ask && !(await ask(button.dataset))) return;
+      button.dataset.busy = document.activeElement === button ? "focused" : "";
       button.disabled = true;
-      button.dataset.busy = "";
       button.setAttribute("aria-busy", "true");
       const { act, key = "", field = "" } = button.dataset;
       trigger("click", { act, key, text: document.getElementById(field)?.value ?? "" });
     });
+    keepFocus(element);
+  }
+
+  /** Of a button that is drawn anew, or moves, while it is held down no click comes by itself. */
+  function finish(element, pressed, down) {
+    const over = new AbortController();
+    const { signal } = over;
+    document.addEventListener("pointercancel", () => over.abort(), { signal }); // now a scroll
+    document.addEventListener(
+      "pointerup",
+      (up) => {
+        over.abort();
+        const released = up.target.closest("button");
+        if (released === pressed) return;
+        const stayed = Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) <= NEAR;
+        if (stayed || (released && isSame(pressed, released))) again(element, pressed)?.click();
+      },
+      { signal },
+    );
   }
 
   const isSame = (one, other) =>
     ["act", "key", "copy"].every((name) => one.dataset[name] === other.dataset[name]);
+
+  /** The button itself, or what was drawn in its place; nothing where it is no longer offered. */
+  const again = (element, button) =>
+    button.isConnected
+      ? button
+      : [...element.querySelectorAll("button")].find((other) => isSame(button, other));
+
+  /** Who works by keyboard goes on from where they were when the area is drawn again. */
+  function keepFocus(element) {
+    let held = null;
+    element.addEventListener("focusin", (event) => {
+      held = event.target.closest("button");
+    });
+    element.addEventListener("focusout", async (event) => {
+      const left = held;
+      await null; // of one that is being taken away this is told while it is still there
+      const wasTaken = !left?.isConnected || left.disabled || !document.hasFocus();
+      if (held === left && (event.relatedTarget || !wasTaken)) held = null;
+    });
+    new MutationObserver(() => {
+      if (!held || held.isConnected) return;
+      const next = again(element, held);
+      held = null;
+      if (document.activeElement !== document.body) return;
+      if (next && !next.disabled) return next.focus({ preventScroll: true });
+      element.tabIndex = -1; // not to another button: what it does was not what they were about
+      element.focus({ preventScroll: true });
+    }).observe(element, { childList: true, subtree: true });
+  }
 
   /** A static area is translated in the browser (words.js); its tab is drawn anew by the server. */
   function mountStatic(element, trigger) {
@@ -57,6 +98,8 @@ window.WhetstoneLeads ??= (() => {
   function settle() {
     for (const button of document.querySelectorAll("button[data-busy]")) {
       button.disabled = false;
+      const isLeft = button.dataset.busy === "focused" && document.activeElement === document.body;
+      if (isLeft) button.focus({ preventScroll: true });
       button.removeAttribute("data-busy");
       button.removeAttribute("aria-busy");
     }

@@ -68,7 +68,16 @@ def on_action(
     inputs: Sequence[Any],
     outputs: Sequence[Any],
 ) -> None:
-    """Call `handler` when a button of `place` was pressed, then free its buttons again."""
+    """Call `handler` when a button of `place` was pressed, then free its buttons again.
+
+    Presses are answered in turn. By itself Gradio drops one that comes while the answer to the last
+    is still on its way, which it also is for a moment after the page has shown it.
+    """
     place.click(
-        handler, list(inputs), list(outputs), show_progress="hidden", api_visibility="private"
+        handler,
+        list(inputs),
+        list(outputs),
+        trigger_mode="multiple",
+        show_progress="hidden",
+        api_visibility="private",
     ).then(None, js="() => window.WhetstoneLeads.settle()")

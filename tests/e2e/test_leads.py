@@ -464,6 +464,47 @@ def test_a_button_that_is_drawn_anew_while_it_is_held_down_still_works(
     expect(lead.locator("#wsl-ask")).to_contain_text("ana")
 
 
+def test_a_button_that_moves_away_while_it_is_held_down_still_works(
+    shared: RunningApp, new_visitor: NewVisitor
+) -> None:
+    lead = signed_in(new_visitor, shared.url, "lea")
+    open_tab(lead, "people")
+    button = lead.locator("#people-table tr", has_text="ana").get_by_text("Keep out")
+    button.hover()
+    lead.mouse.down()
+    button.evaluate("held => held.closest('section').style.marginTop = '300px'")
+    lead.mouse.up()
+    expect(lead.locator("#wsl-ask")).to_contain_text("ana")
+
+
+def test_a_press_that_was_dragged_away_does_nothing(
+    shared: RunningApp, new_visitor: NewVisitor
+) -> None:
+    lead = signed_in(new_visitor, shared.url, "lea")
+    open_tab(lead, "people")
+    button = lead.locator("#people-table tr", has_text="ana").get_by_text("Keep out")
+    button.hover()
+    lead.mouse.down()
+    lead.mouse.move(5, 5)
+    lead.mouse.up()
+    button.click()
+    expect(lead.locator("#wsl-ask")).to_have_count(1)
+
+
+def test_the_keyboard_goes_on_where_it_was_when_a_button_is_drawn_anew(
+    shared: RunningApp, new_visitor: NewVisitor
+) -> None:
+    lead = signed_in(new_visitor, shared.url, "lea")
+    open_tab(lead, "people")
+    button = lead.locator("#people-table tr", has_text="ana").get_by_text("Keep out")
+    button.focus()
+    button.evaluate("held => held.replaceWith(held.cloneNode(true))")
+    expect(button).to_be_focused()
+
+    button.evaluate("held => held.remove()")
+    expect(lead.locator(".wsl-area:focus")).to_have_count(1)
+
+
 def test_who_watches_the_pipeline_sees_each_stage_follow_without_a_reload(
     tmp_path: Path, tiny_model: Path, new_visitor: NewVisitor, snap: Snap
 ) -> None:

@@ -108,6 +108,28 @@ def test_many_are_turned_page_by_page(led: RunningApp, new_visitor: NewVisitor) 
     expect(page.locator("#quality-next")).to_be_disabled()
 
 
+def test_a_press_in_the_moment_in_which_the_last_is_answered_counts(
+    led: RunningApp, new_visitor: NewVisitor
+) -> None:
+    page = open_lead_page(new_visitor, led.url, "quality")
+    expect(page.locator(".wsl-flagged")).to_have_count(50)
+    page.evaluate(
+        """() => {
+            const stage = (name) => document.getElementById(`quality-show-${name}`);
+            const watch = new MutationObserver(() => {
+                if (stage("withdrawn").ariaPressed !== "true") return;
+                watch.disconnect();
+                stage("kept").click();
+            });
+            watch.observe(document.getElementById("quality-queue"), {
+                childList: true, subtree: true,
+            });
+            stage("withdrawn").click();
+        }"""
+    )
+    expect(page.locator("#quality-show-kept")).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_lead_withdraws_and_changes_the_decision_by_keyboard(
     led: RunningApp, new_visitor: NewVisitor, snap: Snap
 ) -> None:
