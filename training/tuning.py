@@ -79,7 +79,7 @@ def check_continues(parent: Tuning, tuning: Tuning) -> None:
 
 
 def is_quantization_installed() -> bool:
-    """Whether the library that QLoRA needs is there; it brings GPU kernels."""
+    """Whether the library that QLoRA needs is there, with kernels for CUDA, and for CPUs."""
     return find_spec("bitsandbytes") is not None
 
 

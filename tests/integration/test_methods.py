@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import app
 from tests.models import build_adapter, build_model
 from tests.rundirs import (
     losses,
@@ -22,6 +23,7 @@ from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
 
+STARTER = app.ASSETS / "starter"
 # Virtual tokens of a tiny model hardly reach its output: their steps are longer.
 RATES = {Tuning.FULL: 2e-3, Tuning.PREFIX: 0.1, Tuning.PROMPT: 0.1}
 
@@ -104,6 +106,19 @@ def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
     assert shown["kl_k1"] == pytest.approx(0, abs=2e-3)
     assert [s["before"] for s in shown["samples"]] == [s["after"] for s in shown["samples"]]
     assert tuning_of(run_dir.adapter) is tuning
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["dpo", "sft", "kto"])
+def test_a_base_of_four_bits_learns_an_ordinary_adapter(tmp_path: Path, method: str) -> None:
+    # The kernels for CPUs want widths in blocks of 64, which the tiny model has not.
+    run_dir, result = ran(
+        tmp_path / "run", STARTER, method=method, tuning="qlora", eval_generations=2
+    )
+    curve = losses(run_dir)
+    assert curve[max(curve)] < curve[1]
+    assert tuning_of(run_dir.adapter) is Tuning.LORA
+    assert result.report["generations"]["kl_k3"] > 0
 
 
 @pytest.mark.nightly

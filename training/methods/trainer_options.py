@@ -290,5 +290,5 @@ def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:
         raise SpecError(
             "tuning",
             tuning,
-            "needs the library bitsandbytes and a CUDA device; install it, or choose lora",
+            "needs the library bitsandbytes; install it, or choose lora",
         )

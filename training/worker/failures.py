@@ -10,8 +10,8 @@ WorkerError
 from __future__ import annotations
 
 import errno
-import os
 import traceback
+from pathlib import Path
 
 from training.messages import Message, MessageError
 from training.options import SpecError
@@ -26,6 +26,8 @@ _NO_SPACE_TEXTS = (
     "File too large",
     "inline_container.cc",
 )
+# Where the libraries that train call those that keep metrics.
+_TRACKING = ("transformers/integrations/integration_utils.py", "accelerate/tracking.py")
 _NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 
 
@@ -76,8 +78,12 @@ def describe(error: BaseException) -> Failure:
     if _is_out_of_memory(error):
         advice = "Lower the batch size (and raise gradient accumulation) or 'Longest row'."
         return _failure("out_of_memory", Message("Memory ran out: {error}", _of(error)), advice)
+    if _is_of_a_tracker(error):
+        advice = "Check its settings and its server, or take it out of 'Trackers' in a new run."
+        what = Message("A tracker refused the metrics: {error}", _of(error))
+        return _failure("tracker", what, advice)
     where = traceback.extract_tb(error.__traceback__)[-1:]
-    at = f" (in {os.path.basename(where[0].filename)}:{where[0].lineno})" if where else ""  # noqa: PTH119
+    at = f" (in {Path(where[0].filename).name}:{where[0].lineno})" if where else ""
     what = Message("{error}", {"error": f"{type(error).__name__}: {error}{at}"})
     return _failure(WorkerError.name, what, WorkerError.advice)
 
@@ -99,3 +105,8 @@ def _is_disk_full(error: BaseException) -> bool:
 def _is_out_of_memory(error: BaseException) -> bool:
     named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
     return named or any(text in str(error) for text in _NO_MEMORY_TEXTS)
+
+
+def _is_of_a_tracker(error: BaseException) -> bool:
+    passed = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).as_posix().endswith(_TRACKING) for frame in passed)

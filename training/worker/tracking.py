@@ -26,6 +26,7 @@ PROJECT = "whetstone"
 
 def trainer_arguments(job: Job, options: TuningOptions) -> dict[str, Any]:
     """Arguments that make transformers' Trainer report; where to, it reads from the environment."""
+    _prepare(job)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.run_dir.tensorboard)
     os.environ.setdefault("WANDB_PROJECT", PROJECT)
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -47,6 +48,7 @@ class Trackers:
     @classmethod
     def of(cls, job: Job, options: TuningOptions) -> Self:
         """Those that were chosen; of several processes only the first one has any."""
+        _prepare(job)
         return cls([_tracker(job, t) for t in options.tracked_by] if job.is_main else [])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -59,6 +61,11 @@ class Trackers:
         """Write out what is left, and say that the run is over."""
         for tracker in self._trackers:
             tracker.finish()
+
+
+def _prepare(job: Job) -> None:
+    """What wandb keeps on this machine goes into the run's folder, not where the server started."""
+    os.environ.setdefault("WANDB_DIR", str(job.run_dir.path))
 
 
 def _tracker(job: Job, tracker: Tracker) -> GeneralTracker:
