@@ -27,6 +27,7 @@ from training.tuning import LOW_RANK, tuning_of
 from training.worker import models
 from training.worker.failures import ModelUnusable
 from training.worker.models import Trainee
+from training.worker.ppo.lora import multiply_once
 from training.worker.ppo.tokens import Tokens
 from training.worker.scoring import Scale, pooling_weights
 
@@ -76,6 +77,7 @@ class SharedBase:
             self._load_scoring(reward_folder, REWARD)
         if watch_folder is not None:
             self._load_scoring(watch_folder, WATCH)
+        multiply_once(model)
         model.set_adapter(POLICY)
 
     def _load_scoring(self, folder: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from training.generation import FinishReason, GenerationStopped, Output, Request, generate
 from training.worker.job import StopRequest
 from training.worker.ppo import formulas
+from training.worker.ppo.lora import sums_kept
 from training.worker.ppo.model import SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.tokens import Tokens
@@ -126,7 +127,7 @@ class Collector:
             for prompt, number in zip(prompts, numbers, strict=True)
         ]
         outputs: list[Output] = []
-        with suppress(GenerationStopped):
+        with suppress(GenerationStopped), sums_kept(self.shared.model):
             outputs = generate(self.shared.model, self.tokenizer, requests, stop=self.stop.signal)
         self.processes.check(self.stop)
         rollouts = [Rollout(p, o) for p, o in zip(prompts, outputs, strict=True)]
