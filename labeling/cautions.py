@@ -17,7 +17,7 @@ from training.lengths import TokenCounts
 from training.machine import Machine
 from training.messages import Message
 from training.methods import LearnsFrom, Method
-from training.methods.trainer_options import ImitationOptions
+from training.methods.trainer_options import ReplayOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
 
@@ -118,7 +118,7 @@ def of_memory(estimate: Estimate, machine: Machine) -> Iterator[Caution]:
 
 def of_replay(options: MethodOptions, *, rows: int, general: int) -> Iterator[Caution]:
     """Whether so many general demonstrations suffice for the share that is to be replayed."""
-    if not isinstance(options, ImitationOptions):
+    if not isinstance(options, ReplayOptions):
         return
     wanted = rows_to_replay(options.replay_share, options.rows_learned(rows))
     found = rows_replayable(general)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from training.general import rows_replayable, rows_to_replay
-from training.methods.trainer_options import ImitationOptions, TrainerOptions
+from training.methods.trainer_options import ImitationOptions, ReplayOptions, TrainerOptions
 from training.planned import PADDING, Pass, PlannedRun
 from training.tuning import Tuning
 
@@ -55,12 +55,24 @@ class PlannedRows(PlannedRun):
 
     @cached_property
     def learned(self) -> int:
-        """Rows to train on, replayed ones among them."""
-        own = max(self.rows.number - self.held_out, 1)
-        if not isinstance(self.options, ImitationOptions):
-            return own
-        wanted = rows_to_replay(self.options.replay_share, own)
-        return own + min(wanted, rows_replayable(self.rows.general))
+        """Rows in the batches of an epoch."""
+        return self._own + (self._replayed if isinstance(self.options, ImitationOptions) else 0)
+
+    @cached_property
+    def beside(self) -> int:
+        """Completions that are imitated beside the batches of an epoch."""
+        return self._own + self._replayed - self.learned
+
+    @property
+    def _own(self) -> int:
+        return max(self.rows.number - self.held_out, 1)
+
+    @property
+    def _replayed(self) -> int:
+        if not isinstance(self.options, ReplayOptions):
+            return 0
+        wanted = rows_to_replay(self.options.replay_share, self._own)
+        return min(wanted, rows_replayable(self.rows.general))
 
     @property
     def length(self) -> float:
@@ -91,11 +103,16 @@ class PlannedRows(PlannedRun):
         epoch = self.learned * reading.sequences * self.length
         trained = self.options.epochs * epoch
         yield Pass(trained, self._batches, has_gradient=True, has_head=has_head)
+        if self.beside:
+            beside = self.options.epochs * self.beside
+            passes = min(beside, self._batches)
+            yield Pass(beside * self.length, passes, has_gradient=True, has_head=has_head)
         looked_at = reading.looks * trained + reading.first_looks * epoch + self._measured
         yield Pass(looked_at, looked_at / self._batch_mean, has_head=has_head)
 
     def step_bytes(self) -> float:
-        tokens = self.options.batch_size * self.reading.sequences * self.longest
+        beside = math.ceil(self.options.batch_size * self.beside / self.learned)
+        tokens = (self.options.batch_size * self.reading.sequences + beside) * self.longest
         costs = self.costs if self.reading.has_head else self.headless_costs
         return costs.activations(tokens) + costs.head_tiles(tokens)
 

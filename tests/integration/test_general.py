@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.models import build_model
 from tests.rundirs import (
@@ -18,6 +21,8 @@ from training.general import HELD_OUT_SHARE
 from training.rundir import Outcome, RunDir
 from training.worker import data
 from training.worker.data import Row
+from training.worker.encoding import Encoded
+from training.worker.rehearsal import Rehearsal, Rehearsing, likelihood_loss
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def ran(folder: Path, model: Path, **options: Any) -> tuple[RunDir, Any]:
-    run_dir = make_run_dir(folder, model, method="sft", learning_rate=0.02, **options)
+def ran(
+    folder: Path, model: Path, method: str = "sft", **options: Any
+) -> tuple[RunDir, Mapping[str, Any]]:
+    run_dir = make_run_dir(folder, model, method=method, learning_rate=0.02, **options)
     result = run_here(run_dir)
     assert result.state is Outcome.SUCCEEDED, (result.failure, run_dir.log_tail(40))
     return run_dir, result.report
@@ -106,3 +113,86 @@ def test_neither_a_test_prompt_nor_a_row_that_is_too_long_is_replayed(
 
     kept = set(range(30)) - held_out_numbers(given) - {3, *range(10, 20)}
     assert set(run_dir.read_replayed_rows()) == kept
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_preferences_are_learned_with_demonstrations_beside_them(
+    tmp_path: Path, model: Path, method: str
+) -> None:
+    given = general_rows(60)
+    (_, alone), (run_dir, replaying) = (
+        ran(tmp_path / f"run-{share}", model, method, general=given, replay_share=share)
+        for share in (0.0, 0.5)
+    )
+
+    assert replaying["forgetting"]["loss_after"] < 0.8 * alone["forgetting"]["loss_after"]
+    replayed = run_dir.read_replayed_rows()
+    assert 0 < replaying["data"]["replayed"] == len(replayed)
+    assert held_out_numbers(given).isdisjoint(replayed)
+    assert alone["data"]["replayed"] == 0
+    assert replaying["data"]["train"] == alone["data"]["train"]
+    if method == "dpo":
+        assert replaying["pairs"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize("per_row", [0.1, 1 / 3, 1.0, 2.5])
+def test_each_demonstration_comes_once_whatever_the_batches(
+    processes: int, accumulation: int, per_row: float
+) -> None:
+    batch, steps = 4, 5
+    total = batch * steps * processes * accumulation
+    rows = [Encoded([n], [n]) for n in range(int(per_row * total) + 1)]
+    rehearsal = Rehearsal(rows, per_row)
+    heard: list[Encoded] = []
+    ranks = [
+        scripted_trainer(rehearsal, batch, accumulation, processes, r) for r in range(processes)
+    ]
+    for step in range(steps):
+        for _ in range(accumulation):
+            for trainer in ranks:
+                trainer.state.global_step = step
+                heard += rehearsal.beside(trainer._rows_before(batch), batch)
+    assert heard == rows[: int(per_row * total + 1e-9)]
+
+
+def test_a_resumed_trainer_goes_on_with_what_would_have_come() -> None:
+    rehearsal = Rehearsal([], 0.5)
+    steady, resumed = (scripted_trainer(rehearsal, 4, 2, 1, 0) for _ in range(2))
+    places = {0: [steady._rows_before(4) for _ in range(2)]}
+    for step in (1, 2):
+        steady.state.global_step = step
+        places[step] = [steady._rows_before(4) for _ in range(2)]
+    resumed.state.global_step = 2
+    assert places == {0: [0, 4], 1: [8, 12], 2: [16, 20]}
+    assert [resumed._rows_before(4) for _ in range(2)] == places[2]
+
+
+def scripted_trainer(
+    rehearsal: Rehearsal, batch: int, accumulation: int, processes: int, rank: int
+) -> Any:
+    """A trainer as far as the rehearsal looks at it."""
+    trainer: Any = Rehearsing()
+    trainer.rehearsal = rehearsal
+    trainer.state = SimpleNamespace(global_step=0)
+    trainer.args = SimpleNamespace(
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        world_size=processes,
+        process_index=rank,
+    )
+    return trainer
+
+
+def test_the_loss_is_of_the_completions_tokens_alone(model: Path) -> None:
+    from training.loading import load_base
+
+    loaded = load_base(model)
+    rows = [Encoded([5, 6, 7], [8, 9]), Encoded([10], [11, 12, 13])]
+    loaded.requires_grad_(False)
+    summed = 0.0
+    for row in rows:
+        log_probs = loaded(torch.tensor([row.ids])).logits[0].log_softmax(dim=-1)
+        places = range(len(row.prompt_ids) - 1, len(row.ids) - 1)
+        summed -= sum(float(log_probs[at, row.ids[at + 1]]) for at in places)
+    assert float(likelihood_loss(loaded, rows)) == pytest.approx(summed / 5, rel=1e-4)

@@ -11,6 +11,7 @@ import pytest
 import app
 from tests.models import build_adapter, build_model
 from tests.rundirs import (
+    general_rows,
     losses,
     make_run_dir,
     preference_rows,
@@ -122,9 +123,17 @@ def test_a_base_of_four_bits_learns_an_ordinary_adapter(tmp_path: Path, method: 
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("method", ["dpo", "sft", "reward", "kto"])
-def test_two_processes_learn_what_one_does(tmp_path: Path, model: Path, method: str) -> None:
-    shape: dict[str, Any] = {"epochs": 2, "eval_generations": 0, "eval_share": 0.0}
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        *((method, {}) for method in ("dpo", "sft", "reward", "kto")),
+        ("dpo", {"replay_share": 0.4, "general": general_rows()}),
+    ],
+)
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path, model: Path, method: str, more: dict[str, Any]
+) -> None:
+    shape: dict[str, Any] = {"epochs": 2, "eval_generations": 0, "eval_share": 0.0, **more}
     alone, together = (
         make_run_dir(
             tmp_path / name, model, method=method, batch_size=16 // count, processes=count, **shape

@@ -228,6 +228,18 @@ def test_replay_is_learned_too_as_far_as_there_is_something_to_replay() -> None:
     assert foretold("dpo", rows=ROWS._replace(general=1000)).steps == foretold("dpo").steps
 
 
+def test_what_is_replayed_beside_pairs_takes_time_and_memory_but_no_steps() -> None:
+    rows = ROWS._replace(general=1000)
+    alone_, beside = (
+        foretold("dpo", rows=rows, **alone(replay_share=share)) for share in (0.0, 0.2)
+    )
+
+    # 250 completions of 100 tokens, with padding, beside 1000 pairs.
+    assert beside.tokens - alone_.tokens == pytest.approx(250 * 108, rel=0.01)
+    assert beside.steps == alone_.steps
+    assert beside.memory.step > alone_.memory.step
+
+
 def test_ppo_learns_from_all_it_draws_with_policy_and_value_function() -> None:
     told = foretold(
         "ppo", iterations=10, rollouts=20, ppo_epochs=2, minibatch_size=10, max_new_tokens=50

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from training.methods.process_options import ProcessOptions
-from training.methods.trainer_options import TrainerOptions, beta_option
+from training.methods.trainer_options import ReplayOptions, TrainerOptions, beta_option
 from training.options import SpecError, option
 
 
@@ -69,5 +69,5 @@ class PairOptions(TrainerOptions):
 
 
 @dataclass(frozen=True)
-class DPOOptions(ProcessOptions, PairOptions):
+class DPOOptions(ProcessOptions, PairOptions, ReplayOptions):
     """Direct Preference Optimisation (Rafailov et al. 2023): learns from pairs alone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from training.methods.process_options import ProcessOptions
-from training.methods.trainer_options import TrainerOptions, beta_option
+from training.methods.trainer_options import ReplayOptions, beta_option
 from training.options import SpecError, option
 
 
@@ -22,7 +22,7 @@ class Thumbs(StrEnum):
 
 
 @dataclass(frozen=True)
-class KTOOptions(ProcessOptions, TrainerOptions):
+class KTOOptions(ProcessOptions, ReplayOptions):
     """Kahneman-Tversky Optimisation (Ethayarajh et al. 2024): learns from thumbs alone."""
 
     beta: float = beta_option()

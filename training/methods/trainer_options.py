@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from training import tracking
 from training.options import MethodOptions, SpecError, option
@@ -249,20 +249,36 @@ class TrainerOptions(TuningOptions):
             )
 
 
-@dataclass(frozen=True)
-class ImitationOptions(TrainerOptions):
-    """Base of the methods that learn completions token by token, where no reference holds them."""
-
-    replay_share: float = option(
-        0.1,
+def replay_option(default: float, *, is_main: bool) -> Any:
+    """How much is replayed against forgetting."""
+    return option(
+        default,
         minimum=0.0,
         maximum=0.9,
-        is_main=True,
+        is_main=is_main,
         label="Replayed share",
         help="This share of what is learned are general demonstrations, so that the policy forgets "
         "less of what it knew: earlier ones, those imported as general, and the base model's own. "
         "Where there are none, nothing is replayed.",
     )
+
+
+@dataclass(frozen=True)
+class ReplayOptions(TrainerOptions):
+    """Base of the methods that can imitate general demonstrations beside what they learn from."""
+
+    replay_share: float = replay_option(0.0, is_main=False)
+
+    def rows_learned(self, rows: int) -> int:
+        """About how many rows are learned, of a snapshot with so many."""
+        return round(rows * (1 - self.eval_share))
+
+
+@dataclass(frozen=True)
+class ImitationOptions(ReplayOptions):
+    """Base of the methods that learn completions token by token, where no reference holds them."""
+
+    replay_share: float = replay_option(0.1, is_main=True)
     l2_to_start: float = option(
         0.0,
         minimum=0.0,
@@ -271,10 +287,6 @@ class ImitationOptions(TrainerOptions):
         help="Draws what is trained back to where it started, at every step by this much times the "
         "learning rate. 0.1 to 10 keeps more of what the policy could do before; 0 does nothing.",
     )
-
-    def rows_learned(self, rows: int) -> int:
-        """About how many completions are imitated, of a snapshot with so many rows."""
-        return round(rows * (1 - self.eval_share))
 
 
 def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:

@@ -21,9 +21,10 @@ from trl import DPOConfig, DPOTrainer
 
 from training.events import EventKind
 from training.methods.dpo import DPOOptions, PairOptions
-from training.worker import answers, data, evaluate, fitting, models
+from training.worker import answers, data, evaluate, fitting, models, rehearsal
 from training.worker.evaluate import PairReport
 from training.worker.job import Job
+from training.worker.rehearsal import Rehearsing
 
 REFERENCE_FILE = "reference.json"
 
@@ -46,6 +47,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainee = loaded.trainee(trainer.model)
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["chosen_ids"])
     counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
+    counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
     fitted = fitting.fit(
         job, trainer, trainee, counts, epochs=options.epochs, on_checkpoint=known.save
     )
@@ -141,7 +143,7 @@ class ReferenceLogProbs:
         (checkpoint / REFERENCE_FILE).write_text(json.dumps(self._known))
 
 
-class ReferenceOnceTrainer(fitting.WithoutCard, DPOTrainer):  # type: ignore[misc]  # the library has no types
+class ReferenceOnceTrainer(Rehearsing, fitting.WithoutCard, DPOTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer, asking the reference policy about each pair once.
 
     TRL's own `precompute_ref_log_probs` would do so before the first step, and keep people waiting.

@@ -15,6 +15,8 @@ from training.loading import end_of_turn_id, render_prompt, stop_token_ids
 
 Message = Mapping[str, str]
 
+IGNORED = -100  # a label that the loss passes over, by torch's convention
+
 
 class Encoded(NamedTuple):
     """Token ids of a prompt, up to where the assistant's turn begins, and of its completion."""

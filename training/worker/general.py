@@ -13,7 +13,7 @@ from typing import NamedTuple
 from training.config import GENERAL
 from training.general import HELD_OUT_SHARE, rows_to_replay
 from training.methods import LearnsFrom
-from training.methods.trainer_options import ImitationOptions
+from training.methods.trainer_options import ReplayOptions
 from training.worker import data, fitting
 from training.worker.data import Split
 from training.worker.encoding import Encoded, Encoder
@@ -42,7 +42,7 @@ def read(job: Job) -> Split:
     return data.without_test_prompts(split, [prompt["messages"] for prompt in asked])
 
 
-def draw_replay(job: Job, options: ImitationOptions, loaded: Loaded, *, learned: int) -> Replay:
+def draw_replay(job: Job, options: ReplayOptions, loaded: Loaded, *, learned: int) -> Replay:
     """As many as make up the replayed share beside `learned` rows, each of them once an epoch.
 
     Tells where there are fewer. Raises `BadData`.
@@ -60,7 +60,7 @@ def draw_replay(job: Job, options: ImitationOptions, loaded: Loaded, *, learned:
 
 
 def _that_fit(
-    rows: Sequence[data.Row], options: ImitationOptions, loaded: Loaded
+    rows: Sequence[data.Row], options: ReplayOptions, loaded: Loaded
 ) -> list[tuple[int, Encoded]]:
     encoder = Encoder(loaded.tokenizer, loaded.model)
     limit = fitting.longest_row(loaded.model, options)
@@ -68,7 +68,7 @@ def _that_fit(
     return [(number, row) for number, row in encoded if len(row.ids) <= limit]
 
 
-def _warn(job: Job, options: ImitationOptions, *, found: int, wanted: int) -> None:
+def _warn(job: Job, options: ReplayOptions, *, found: int, wanted: int) -> None:
     percent = round(100 * options.replay_share)
     if found == 0:
         job.warn(

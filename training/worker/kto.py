@@ -12,9 +12,10 @@ from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
 from training.methods.kto import KTOOptions, Thumbs
-from training.worker import answers, data, fitting, models
+from training.worker import answers, data, fitting, models, rehearsal
 from training.worker.failures import BadData
 from training.worker.job import Job
+from training.worker.rehearsal import Rehearsing
 
 # What the loss weighs should be alike for both kinds, within this factor (eq. 8 of the paper).
 BALANCED = 4 / 3
@@ -39,6 +40,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainee = loaded.trainee(trainer.model)
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["completion_ids"])
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
+    counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
     trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
 
@@ -70,8 +72,8 @@ def mismatched(rows: Dataset, batch_size: int) -> Dataset:
     return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", others)
 
 
-class QuietKTOTrainer(fitting.WithoutCard, KTOTrainer):  # type: ignore[misc]  # the library has no types
-    """TRL's trainer."""
+class RehearsingKTOTrainer(Rehearsing, fitting.WithoutCard, KTOTrainer):  # type: ignore[misc]  # the library has no types
+    """TRL's trainer, imitating demonstrations beside its rows where it is given some."""
 
 
 def _is_learned(row: data.Row, options: KTOOptions) -> bool:
@@ -98,9 +100,9 @@ def _check_balance(job: Job, options: KTOOptions, *, liked: int, disliked: int) 
 
 def _build_trainer(
     job: Job, options: KTOOptions, loaded: models.Loaded, split: data.Split
-) -> QuietKTOTrainer:
+) -> RehearsingKTOTrainer:
     columns = ("completion", "label")
-    return QuietKTOTrainer(
+    return RehearsingKTOTrainer(
         model=loaded.model,
         ref_model=loaded.frozen,
         args=KTOConfig(

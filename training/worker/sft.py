@@ -16,12 +16,10 @@ from training.events import EventKind
 from training.methods.sft import LearnFrom, SFTOptions
 from training.methods.trainer_options import ImitationOptions
 from training.worker import answers, data, evaluate, fitting, general, models
-from training.worker.encoding import Encoded, Encoder
+from training.worker.encoding import IGNORED, Encoded, Encoder
 from training.worker.general import Replay
 from training.worker.job import Job
 from training.worker.start import PullToStart
-
-IGNORED = -100  # what the loss passes over, by torch's convention
 
 
 def train(job: Job) -> Mapping[str, Any]:
