@@ -37,7 +37,7 @@ window.WhetstoneLeads ??= (() => {
       "pointerup",
       (up) => {
         over.abort();
-        const released = up.target.closest("button");
+        const released = up.target.closest?.("button");
         if (released === pressed) return;
         const stayed = Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) <= NEAR;
         if (stayed || (released && isSame(pressed, released))) again(element, pressed)?.click();
@@ -46,8 +46,11 @@ window.WhetstoneLeads ??= (() => {
     );
   }
 
+  const does = ({ dataset }) => [dataset.act, dataset.key, dataset.copy].map((part) => part ?? "");
+
+  /** Both do something, and the same. */
   const isSame = (one, other) =>
-    ["act", "key", "copy"].every((name) => one.dataset[name] === other.dataset[name]);
+    does(one).some(Boolean) && does(one).every((part, at) => part === does(other)[at]);
 
   /** The button itself, or what was drawn in its place; nothing where it is no longer offered. */
   const again = (element, button) =>
