@@ -139,6 +139,7 @@ def test_the_loss_of_each_step_reaches_the_tracker_that_was_chosen(
     }
     for name, value in elsewhere.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_DIR", raising=False)  # runs in this process have left theirs
     run_dir = tracked_dir(tmp_path, model, method, tracker)
     result = run_as_launched(run_dir)
     assert result.state is Outcome.SUCCEEDED, (result.failure, run_dir.log_tail(40))
