@@ -249,10 +249,14 @@ def _write(
     """
     import torch
 
+    from training.growing_cache import growing_cache
+
     ids, mask = _left_padded([request.token_ids for request in plan.requests], plan.pad_id)
     prompt_length = ids.shape[1]
     generator, inputs = _prompted(model, ids.to(plan.device), mask.to(plan.device))
     may_pause = _can_drop_rows(model)
+    if may_pause:
+        inputs["past_key_values"] = growing_cache(model)
     rows = list(range(len(plan.requests)))
     drawn: list[list[int]] = [[] for _ in rows]
     outcomes: dict[int, _Outcome] = {}
