@@ -20,6 +20,7 @@ from peft import LoraConfig, PeftModel
 from peft.utils import load_peft_weights
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.functional import cross_entropy
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from training.methods.reward import Pooling
@@ -202,14 +203,14 @@ class SharedBase:
 
 
 def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
-    drawn = tokens.ids[:, tokens.prompt_width :, None]
-    log_probs: Tensor = logits.gather(2, drawn).squeeze(2) - logits.logsumexp(dim=2)
-    return log_probs * tokens.mask
+    drawn = tokens.ids[:, tokens.prompt_width :]
+    surprise = cross_entropy(logits.flatten(0, 1), drawn.flatten(), reduction="none")
+    return -surprise.view_as(drawn) * tokens.mask
 
 
 def _entropy(logits: Tensor) -> Tensor:
     log_probs = logits.log_softmax(dim=2)
-    return -(log_probs.exp() * log_probs).sum(dim=2)
+    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 def _head(model: PeftModel) -> nn.Linear:
