@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from store import comparisons
 from store.db import Store
+from training.blind import Blind
 from training.proportions import WinRate, win_rate
 
 
@@ -17,6 +18,11 @@ class Duel(NamedTuple):
     opponent: str
     won: WinRate
     waiting: int
+
+
+def judged(duels: Iterable[Duel]) -> list[Blind]:
+    """What people have said in those of which there are verdicts."""
+    return [Blind(duel.opponent, duel.won) for duel in duels if duel.won.n]
 
 
 def duels_of_all(store: Store) -> Mapping[str, tuple[Duel, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from labeling.access import Actor, require_lead
 from labeling.cautions import Caution, Severity
-from labeling.duels import Duel, duels_of_all
+from labeling.duels import Duel, duels_of_all, judged
 from labeling.outlook import Outlook, Outlooks
 from labeling.reward_models import folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
@@ -20,7 +21,10 @@ from store.general import Origins
 from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
+from training import report_page
+from training.blind import Blind
 from training.estimate import ALONE, Company, Estimate
+from training.events import EventReader
 from training.general import brought_along
 from training.loading import ModelLoadError
 from training.messages import Message
@@ -33,6 +37,8 @@ from training.tuning import Tuning, check_continues, tuning_of
 LOG_LINES = 80
 HIGHEST_PRICE = 1_000_000
 _PRICE = "price_per_hour"
+
+log = logging.getLogger(__name__)
 
 
 class Start(StrEnum):
@@ -197,15 +203,20 @@ class Launching:
         require_lead(actor, "read a run's log")
         return RunDir(Path(runs.get(self._store, run_id).folder)).log_tail(LOG_LINES)
 
-    def report_path(self, actor: Actor, run_id: str) -> Path:
-        """The page that a run left, to be read. Raises `NotFound`."""
+    def report(self, actor: Actor, run_id: str) -> str:
+        """The page that a run left, and in it what people have said of its policy since.
+
+        Raises `NotFound`.
+        """
         require_lead(actor, "read a run's report")
-        path = RunDir(Path(runs.get(self._store, run_id).folder)).report_path
-        if not path.is_file():
+        run_dir = RunDir(Path(runs.get(self._store, run_id).folder))
+        if not run_dir.report_path.is_file():
             raise NotFound(
                 "Run {run_id} has no report. A run writes one when it ends well.", run_id=run_id
             )
-        return path
+        blind = judged(self._duels(policies.of_run(self._store, run_id)))
+        anew = _report_with(run_dir, blind) if blind else None
+        return anew or run_dir.report_path.read_text(encoding="utf-8")
 
     def view(self, actor: Actor, run_id: str | None) -> RunView | None:
         """One run; without an id the newest. None when there is none at all."""
@@ -305,6 +316,19 @@ class Launching:
         met = {policy.parent_version, base.version if base else None}
         duels = duels_of_all(self._store).get(policy.version, ())
         return tuple(duel for duel in duels if duel.opponent in met)
+
+
+def _report_with(run_dir: RunDir, blind: Sequence[Blind]) -> str | None:
+    """The page anew; None where it cannot be made of what the run has left."""
+    try:
+        result = run_dir.read_result()
+        if result is None:
+            return None
+        events = EventReader(run_dir.events_path).read()
+        return report_page.render(run_dir.read_spec(), events, result.report, blind)
+    except Exception:  # The page that the run wrote tells all but this.
+        log.exception("The report in %s could not be made anew", run_dir.path)
+        return None
 
 
 def _watch_model(reward_run: Run) -> str | None:

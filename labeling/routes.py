@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -203,8 +203,8 @@ def run_router(sessions: Sessions, launching: Launching) -> APIRouter:
     Current = Annotated[Actor, Depends(signed_in(sessions))]
 
     @router.get("/{run_id}/report")
-    def report(run_id: str, actor: Current) -> FileResponse:
-        return FileResponse(launching.report_path(actor, run_id), media_type="text/html")
+    def report(run_id: str, actor: Current) -> HTMLResponse:
+        return HTMLResponse(launching.report(actor, run_id))
 
     return router
 

@@ -249,6 +249,17 @@ def judge(
     )
 
 
+def judge_duel(store: Store, winner: str, loser: str, *, prompt: str = "") -> None:
+    """Let a person, who does not know the two policies, prefer one to the other."""
+    comparison = make_comparison(
+        store,
+        prompt=prompt or f"{winner} or {loser}?",
+        purpose=Purpose.EVALUATE,
+        policy_versions=[winner, loser],
+    )
+    judge(store, comparison)
+
+
 def make_preference(
     store: Store,
     prompt: Prompt | str = "How do I log in?",

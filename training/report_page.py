@@ -1,6 +1,7 @@
 """The report that a run leaves: one HTML file that explains itself wherever it is taken.
 
-A pure function of the spec, the events and the result's report. The file holds its own style and
+A pure function of the spec, the events, the result's report and, once there are any, of people's
+blind verdicts. The file holds its own style and
 drawings, no script, and refers to nothing outside; whatever people or policies wrote is text.
 """
 
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
 from training.artefacts import Change
+from training.blind import Blind, all_verdicts
 from training.config import RunSpec
 from training.events import Event, EventKind, series
 from training.measurements import Measurement, Unit, measurements, notes, plain
@@ -73,14 +75,21 @@ details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; 
 """
 
 
-def render(spec: RunSpec, events: Sequence[Event], report: Mapping[str, Any]) -> str:
+def render(
+    spec: RunSpec,
+    events: Sequence[Event],
+    report: Mapping[str, Any],
+    blind: Sequence[Blind] = (),
+) -> str:
     """The whole file. `report` is that of the result, with verdicts and environment."""
+    verdicts = all_verdicts(report, blind, parent=spec.parent_version)
     body = el(
         "body",
         _head(spec, events),
-        *_section("What the numbers say", _verdicts(report)),
+        *_section("What the numbers say", _verdicts(verdicts)),
         *_section("What was asked", _pairs(_asked(spec, report))),
         *_section("Before and after", _measured(report)),
+        *_section("By people, who did not know which was which", _by_people(blind)),
         *_section("Habits", _artefacts(report)),
         *_section("Curves", _curves(events)),
         *_section("Side by side", _samples(report)),
@@ -131,8 +140,7 @@ def _head(spec: RunSpec, events: Sequence[Event]) -> Element:
     )
 
 
-def _verdicts(report: Mapping[str, Any]) -> list[Element]:
-    verdicts = [Verdict.from_json(values) for values in report.get("verdicts") or ()]
+def _verdicts(verdicts: Sequence[Verdict]) -> list[Element]:
     return [
         el(
             "div",
@@ -189,6 +197,19 @@ def _measured(report: Mapping[str, Any]) -> list[Element]:
     )
     scored = [el("p", str(told), class_="quiet") for told in notes(report)]
     return [note, _table(("", "Before", "After"), rows), *scored] if rows else []
+
+
+def _by_people(blind: Sequence[Blind]) -> list[Element]:
+    rows = [
+        (
+            opponent,
+            f"{won.rate:.1%} ({won.low:.1%} to {won.high:.1%})",
+            f"{won.wins} won, {won.losses} lost, {won.draws} drawn",
+        )
+        for opponent, won in blind
+        if won.rate is not None
+    ]
+    return [_table(("Against", "Wins (95 % interval)", "Verdicts"), rows)] if rows else []
 
 
 def _artefacts(report: Mapping[str, Any]) -> list[Element]:

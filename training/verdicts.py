@@ -1,7 +1,7 @@
 """What a run's numbers say about it, in names that a person can act on. Pure functions.
 
 A verdict is drawn from curves and before/after counts alone; whether people like the new policy
-better is for their blind comparison to say.
+better is for their blind comparison to say (`training/blind.py`).
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Finding(StrEnum):
                     degradation: what the policy writes changed in a way that nobody asked for
     EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
     UNJUDGED        the reward is beyond that of nearly all responses that people judged
+    PARTED          over-optimisation: people find it worse than the reward model did
+    DISLIKED        people like the policy that it met better
     UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
@@ -77,6 +79,8 @@ class Finding(StrEnum):
     FORGETFUL = "forgetful"
     EXPLOITED = "exploited"
     UNJUDGED = "unjudged"
+    PARTED = "parted"
+    DISLIKED = "disliked"
     UNRELIABLE = "unreliable"
     MANNERED = "mannered"
     FINE = "fine"

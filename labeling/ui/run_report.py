@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labeling import i18n
@@ -14,9 +14,8 @@ from training.measurements import Measurement, Unit, measurements, notes, plain
 from training.verdicts import Verdict
 
 
-def verdicts(report: Mapping[str, Any]) -> Html:
-    """What the numbers say, the worst first, each with what to do next."""
-    found = [Verdict.from_json(values) for values in report.get("verdicts") or ()]
+def verdicts(found: Sequence[Verdict]) -> Html:
+    """What people and the numbers say, each with what to do next."""
     notices = (
         html.notice(v.severity.value, say(v.title), say(v.evidence), say(v.advice)) for v in found
     )

@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from labeling import i18n
+from labeling.duels import judged
 from labeling.i18n import mark, say, t
 from labeling.launching import RunView
 from labeling.reward_models import made_reward_model
 from labeling.ui import duels, html, run_report
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
+from training.blind import all_verdicts
 from training.events import EventKind
 from training.messages import Message
 from training.methods import METHODS
@@ -115,7 +117,8 @@ def result(view: RunView, *, is_live: bool) -> Html:
     if not report:
         return EMPTY
     by_people = _by_people(view, is_live=is_live)
-    measured = (run_report.verdicts(report), run_report.measured(report), by_people)
+    found = all_verdicts(report, judged(view.duels), parent=view.run.parent_version)
+    measured = (run_report.verdicts(found), run_report.measured(report), by_people)
     return html.join([*measured, run_report.habits(report), _samples(report)])
 
 

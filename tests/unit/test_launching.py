@@ -12,8 +12,8 @@ from labeling.launching import Launching
 from store import policies, runs
 from store.db import Store
 from store.errors import BadInput, NotAllowed
-from store.records import PromotionKind, Purpose, Role, Run, RunState
-from tests.builders import judge, make_annotator, make_comparison, make_preference
+from store.records import PromotionKind, Role, Run, RunState
+from tests.builders import judge_duel, make_annotator, make_preference
 from training.runs import RunService
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -170,13 +170,3 @@ def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench
     assert view is not None
     (duel,) = view.duels
     assert (duel.opponent, duel.won.rate, duel.won.n) == ("pol-000000", 1.0, 1)
-
-
-def judge_duel(store: Store, winner: str, loser: str) -> None:
-    comparison = make_comparison(
-        store,
-        prompt=f"{winner} or {loser}?",
-        purpose=Purpose.EVALUATE,
-        policy_versions=[winner, loser],
-    )
-    judge(store, comparison)

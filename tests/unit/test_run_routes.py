@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,13 +15,17 @@ from labeling.i18n import LANGUAGE_COOKIE
 from labeling.launching import Launching
 from labeling.routes import install_guards, run_router, session_router
 from labeling.sessions import Sessions, add_person
-from store import runs
+from store import policies, runs
 from store.db import Store
 from store.records import Role
-from training.rundir import RunDir
+from tests.builders import judge_duel
+from training.config import RunSpec
+from training.methods.dpo import DPOOptions
+from training.rundir import Outcome, RunDir, RunResult
 from training.runs import RunService
 
 PASSWORD = "correct horse"
+BETTER = {"win_rate": {"rate": 0.9, "low": 0.8, "high": 0.95, "n": 50}, "verdicts": []}
 PAGE = "<!DOCTYPE html><html><body>It went well.</body></html>"
 
 
@@ -28,6 +33,8 @@ PAGE = "<!DOCTYPE html><html><body>It went well.</body></html>"
 def run_dir(store: Store, tmp_path: Path) -> RunDir:
     made = RunDir(tmp_path / "run-1")
     made.path.mkdir()
+    spec = RunSpec("run-1", "dpo", DPOOptions(), "starter", "pol-000000")
+    made.spec_path.write_text(json.dumps(spec.to_json()))
     runs.create(
         store,
         id="run-1",
@@ -72,6 +79,47 @@ def test_a_lead_reads_the_report_of_a_run(web: FastAPI, run_dir: RunDir) -> None
     assert (answer.status_code, answer.text) == (200, PAGE)
     assert answer.headers["content-type"].startswith("text/html")
     assert "object-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_the_report_tells_what_people_have_said_since(
+    web: FastAPI, store: Store, run_dir: RunDir
+) -> None:
+    run_dir.report_path.write_text(PAGE)
+    meet(store, wins=2, losses=10)
+    run_dir.write_result(RunResult(Outcome.SUCCEEDED, report=BETTER))
+
+    page = client_of(web, "Lea").get("/api/runs/run-1/report").text
+
+    assert "By people, who did not know which was which" in page
+    assert "2 won, 10 lost, 0 drawn" in page
+    assert "People do not see what the reward model saw" in page
+
+
+def test_a_report_that_cannot_be_made_anew_is_what_the_run_wrote(
+    web: FastAPI, store: Store, run_dir: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir.report_path.write_text(PAGE)
+    meet(store, wins=1, losses=0)
+    run_dir.write_result(RunResult(Outcome.SUCCEEDED, report={"win_rate": "torn"}))
+
+    assert client_of(web, "Lea").get("/api/runs/run-1/report").text == PAGE
+    assert "could not be made anew" in caplog.text
+
+
+def meet(store: Store, *, wins: int, losses: int) -> None:
+    """Let people judge the policy of `run-1` against the one before it."""
+    for of_run, adapter in ((None, None), ("run-1", "/a")):
+        policies.register(
+            store,
+            base_model="starter",
+            parent_version="pol-000000" if of_run else None,
+            adapter_path=adapter,
+            adapter_sha256=adapter,
+            run_id=of_run,
+        )
+    for number in range(wins + losses):
+        sides = ("pol-000001", "pol-000000")
+        judge_duel(store, *(sides if number < wins else sides[::-1]), prompt=f"Is it {number}?")
 
 
 @pytest.mark.parametrize(("name", "status"), [("Ana", 403), (None, 401)])

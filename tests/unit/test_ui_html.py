@@ -184,6 +184,20 @@ def test_a_result_shows_people_apart_from_the_machine_and_says_where_none_has_ju
     assert "Blind against pol-000001: better (67 to 89 %)" in judged
 
 
+def test_people_who_like_it_less_than_the_reward_model_did_are_heard_before_the_machine() -> None:
+    fine = [verdict.to_json() for verdict in judge(Evidence(held_out_loss=[(1, 0.6), (2, 0.5)]))]
+    report = {"verdicts": fine, "win_rate": win_rate(90, 10, 0)._asdict()}
+    run = make_run(RunState.SUCCEEDED, result={"report": report})
+    policy = make_version(0, 0).policy
+    duel = Duel(run.parent_version, win_rate(10, 40, 0), 0)
+
+    alone, heard = (result_of(RunView(run, [], policy, met)) for met in ((), (duel,)))
+
+    assert "The numbers look fine" in alone
+    assert "The numbers look fine" not in heard
+    assert "by the reward model, and 20% by people" in heard
+
+
 def test_a_run_with_a_page_links_to_it_and_an_older_one_does_not() -> None:
     def drawn(report: dict[str, Any]) -> str:
         run = make_run(RunState.SUCCEEDED, result={"report": report})

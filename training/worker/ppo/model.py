@@ -210,7 +210,8 @@ def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
 
 def _entropy(logits: Tensor) -> Tensor:
     log_probs = logits.log_softmax(dim=2)
-    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
+    entropy: Tensor = -torch.linalg.vecdot(log_probs.exp(), log_probs)
+    return entropy
 
 
 def _head(model: PeftModel) -> nn.Linear:

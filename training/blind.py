@@ -1,0 +1,87 @@
+"""What people say of a policy who did not know it, beside what its reward model promised.
+
+A reward model stands in for people while a policy learns; once they have met the policy, they are
+the ones to tell whether the two have parted. Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from training.messages import Message
+from training.proportions import WinRate
+from training.verdicts import Finding, Severity, Verdict
+
+COIN = 0.5
+
+
+class Blind(NamedTuple):
+    """People's verdicts on a policy against `opponent`, who did not know which was which."""
+
+    opponent: str
+    won: WinRate
+
+
+def judge_by_people(
+    report: Mapping[str, Any], blind: Sequence[Blind], *, parent: str
+) -> list[Verdict]:
+    """Where people surely say less good of the policy than its report does, opponent by opponent.
+
+    `parent` is the policy that it was trained from; any other opponent is the base model.
+    """
+    found = []
+    for opponent, won in blind:
+        told = report.get("win_rate" if opponent == parent else "win_rate_over_base")
+        if told and told["rate"] is not None and told["low"] > won.high:
+            found.append(_parted(opponent, told, won))
+        elif won.high < COIN:
+            found.append(_disliked(opponent, won))
+    return found
+
+
+def all_verdicts(
+    report: Mapping[str, Any], blind: Sequence[Blind], *, parent: str
+) -> list[Verdict]:
+    """Those of people, then those of the report; what looks fine to the machine alone is not."""
+    by_people = judge_by_people(report, blind, parent=parent)
+    found = [Verdict.from_json(values) for values in report.get("verdicts") or ()]
+    return [*by_people, *(v for v in found if not by_people or v.finding is not Finding.FINE)]
+
+
+def _parted(opponent: str, told: Mapping[str, Any], won: WinRate) -> Verdict:
+    """The reward model's whole interval is above people's."""
+    return Verdict(
+        Finding.PARTED,
+        Severity.BAD if won.high < COIN else Severity.WARN,
+        Message("People do not see what the reward model saw: over-optimisation"),
+        Message(
+            "Against {opponent} it wins {reward:.0%} by the reward model, and {people:.0%} by "
+            "people who did not know which was which (95 % interval {low:.0%} to {high:.0%}, "
+            "verdicts: {n}).",
+            {"opponent": opponent, "reward": told["rate"], **_counted(won)},
+        ),
+        Message(
+            "Roll back if people like the other better. Then train a new reward model: what people "
+            "said of this policy's responses shows it what it is wrong about. A higher KL "
+            "coefficient keeps the next policy nearer to what was judged."
+        ),
+    )
+
+
+def _disliked(opponent: str, won: WinRate) -> Verdict:
+    return Verdict(
+        Finding.DISLIKED,
+        Severity.BAD,
+        Message("People like the other better"),
+        Message(
+            "Against {opponent} it wins {people:.0%} by people who did not know which was which "
+            "(95 % interval {low:.0%} to {high:.0%}, verdicts: {n}).",
+            {"opponent": opponent, **_counted(won)},
+        ),
+        Message("Roll back to the other, and train again with these judgments among the data."),
+    )
+
+
+def _counted(won: WinRate) -> dict[str, Any]:
+    return {"people": won.rate, "low": won.low, "high": won.high, "n": won.n}
