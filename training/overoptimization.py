@@ -4,7 +4,9 @@ A policy that learns from a reward model finds what that model is wrong about (G
 true preference is not known while it learns; a second reward model, trained on none of the first
 one's judgments, stands in for it (Bai et al. 2022, section 4.2). Where the two share a mistake, the
 second one rises with the first; what then remains to be seen is that both score responses of a kind
-that nobody judged. Pure functions of what was seen.
+that nobody judged, and before that, often, that responses become ever shorter or ever longer: the
+first thing that a policy finds is what its reward model likes of length (Singhal et al. 2023). Pure
+functions of what was seen.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ SURE = 2.0
 # Standard deviations above the mean of the responses that people judged. Of those one in twenty
 # scores as high, if their scores are normal; where most do, the reward model has to extrapolate.
 UNJUDGED = 1.645
+# Share of the length at first. Measured on the bundled policy: where gold began to fall, responses
+# had lost a quarter to a third; they lost a seventh where it held.
+RESHAPED = 0.25
 
 
 class Look(NamedTuple):
@@ -32,7 +37,8 @@ class Look(NamedTuple):
 
     `proxy_reward` is given by the model that is learned from, `watch_reward` by the second one,
     both in standard deviations of their own scores and with their standard errors; `held_out_kl`
-    is the KL(policy || reference) per response, in nats.
+    is the KL(policy || reference) per response, in nats, `held_out_length` the tokens of all of
+    them, NaN where an older version looked.
     """
 
     step: float
@@ -41,6 +47,8 @@ class Look(NamedTuple):
     proxy_error: float
     watch_reward: float
     watch_error: float
+    held_out_length: float = math.nan
+    held_out_length_error: float = math.nan
 
     @property
     def distance(self) -> float:
@@ -59,8 +67,11 @@ def looks(events: Iterable[Told]) -> list[Look]:
     """What the watch has seen, in order of step; of one that was repeated, the later."""
     told = list(events)
     measured = {name: dict(series(told, name)) for name in Look._fields[1:]}
-    steps = sorted(set.intersection(*(set(found) for found in measured.values())))
-    return [Look(step, *(measured[name][step] for name in Look._fields[1:])) for step in steps]
+    needed = [set(measured[name]) for name in measured if name not in Look._field_defaults]
+    return [
+        Look(step, *(found.get(step, math.nan) for found in measured.values()))
+        for step in sorted(set.intersection(*needed))
+    ]
 
 
 def alarm(seen: Sequence[Look]) -> Alarm | None:
@@ -85,9 +96,25 @@ def unjudged(seen: Sequence[Look]) -> Look | None:
 
     Both models may be wrong there in the same way, so that `alarm` would not hear of it.
     """
-    beyond = (look.proxy_reward > UNJUDGED for look in reversed(seen))
-    count = sum(1 for _ in takewhile(bool, beyond))
+    return _lasting(seen, [look.proxy_reward > UNJUDGED for look in seen])
+
+
+def reshaped(seen: Sequence[Look]) -> Look | None:
+    """The first of the latest looks at which responses are by `RESHAPED` shorter or longer than at
+    the first look of all, and surely so; of at least `LOOKS_IN_A_ROW`."""
+    return _lasting(seen, [_has_reshaped(seen[0], look) for look in seen])
+
+
+def _lasting(seen: Sequence[Look], is_so: Sequence[bool]) -> Look | None:
+    """Since which look it is so without a break, if it is for long enough."""
+    count = sum(1 for _ in takewhile(bool, reversed(is_so)))
     return seen[-count] if count >= LOOKS_IN_A_ROW else None
+
+
+def _has_reshaped(first: Look, look: Look) -> bool:
+    shift = abs(look.held_out_length - first.held_out_length)
+    by_chance = SURE * math.hypot(first.held_out_length_error, look.held_out_length_error)
+    return shift > by_chance and shift > RESHAPED * first.held_out_length
 
 
 def _has_parted(peak: Look, look: Look) -> bool:

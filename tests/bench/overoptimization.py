@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tests.bench import panels
 from tests.bench.panels import Curve, Panel
-from training.overoptimization import Look, alarm, unjudged
+from training.overoptimization import Look, alarm, reshaped, unjudged
 
 # Iterations that are told as one, and that stand between two looks of the product's watch.
 STRETCH = 5
@@ -30,7 +30,9 @@ STRETCH = 5
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--judgments", type=int, default=1000, help="that teach PPO's proxy")
-    parser.add_argument("--others", type=int, nargs="*", default=[300, 3000], help="of best-of-n")
+    parser.add_argument(
+        "--others", type=int, nargs="*", default=[300, 3000], help="that teach other proxies"
+    )
     parser.add_argument("--noise", type=float, default=1.0, help="gold points that blur a verdict")
     parser.add_argument("--small", type=float, default=0.05, help="KL coefficient")
     parser.add_argument("--large", type=float, default=0.3, help="KL coefficient")
@@ -43,16 +45,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Proxy and gold at their peaks and ends, at both coefficients, and best-of-n's curves."""
+    """Proxy and gold at their peaks and ends, at both coefficients; at the small one by proxies of
+    fewer and of more judgments too; and best-of-n's curves."""
     from tests.bench.pursuit import Pursuit
 
     with tempfile.TemporaryDirectory() as folder:
         pursuit = Pursuit(options.folder or Path(folder), options)
         small, large = (pursuit.course(kl_coef) for kl_coef in (options.small, options.large))
+        by_judgments = {options.judgments: small} | {
+            size: pursuit.course(options.small, judgments=size) for size in options.others
+        }
         curves = pursuit.best_of_n() if options.best_of_prompts else {}
     if options.plot:
-        options.plot.write_text(panels.draw(_panels(small, large, curves, options)))
-    return {**figures(small, large), "best_of_n": curves, **_settings(options)}
+        options.plot.write_text(panels.draw(_panels(by_judgments, large, curves, options)))
+    return {
+        **figures(small, large),
+        "by_judgments": {size: summary(of) for size, of in sorted(by_judgments.items())},
+        "best_of_n": curves,
+        **_settings(options),
+    }
 
 
 class Iteration(NamedTuple):
@@ -65,6 +76,7 @@ class Iteration(NamedTuple):
     watch_error: float
     gold: float
     length: float
+    length_error: float
 
 
 def best_of(n: int, ranked: Sequence[Sequence[tuple[float, float]]]) -> dict[str, float]:
@@ -96,10 +108,25 @@ def stretches(course: Sequence[Iteration]) -> list[Iteration]:
 
 
 def figures(small: Sequence[Iteration], large: Sequence[Iteration]) -> dict[str, Any]:
+    """Those of the small coefficient, and of the larger one what tells whether gold is held."""
+    held = stretches(large)
+    held_ends = held[-1]
+    return {
+        **summary(small),
+        "proxy_end_held": round(held_ends.proxy, 3),
+        "gold_peak_held": round(max(s.gold for s in held), 3),
+        "gold_end_held": round(held_ends.gold, 3),
+        "kl_end_held": round(held_ends.kl, 2),
+        "alarm_at_iteration_held": _first_heard(alarm, large),
+        "reshaped_at_iteration_held": _first_heard(reshaped, large),
+        "unjudged_at_iteration_held": _first_heard(unjudged, large),
+    }
+
+
+def summary(course: Sequence[Iteration]) -> dict[str, Any]:
     """All of stretches, so that no single iteration decides."""
-    told, held = stretches(small), stretches(large)
-    peak = max(told, key=lambda stretch: stretch.gold)
-    ends, held_ends = told[-1], held[-1]
+    told = stretches(course)
+    peak, ends = max(told, key=lambda stretch: stretch.gold), told[-1]
     return {
         "proxy_start": round(told[0].proxy, 3),
         "proxy_end": round(ends.proxy, 3),
@@ -113,14 +140,9 @@ def figures(small: Sequence[Iteration], large: Sequence[Iteration]) -> dict[str,
         "length_end": round(ends.length, 1),
         "watch_peak": round(max(s.watch for s in told), 3),
         "watch_end": round(ends.watch, 3),
-        "alarm_at_iteration": _first_heard(alarm, small),
-        "unjudged_at_iteration": _first_heard(unjudged, small),
-        "proxy_end_held": round(held_ends.proxy, 3),
-        "gold_peak_held": round(max(s.gold for s in held), 3),
-        "gold_end_held": round(held_ends.gold, 3),
-        "kl_end_held": round(held_ends.kl, 2),
-        "alarm_at_iteration_held": _first_heard(alarm, large),
-        "unjudged_at_iteration_held": _first_heard(unjudged, large),
+        "alarm_at_iteration": _first_heard(alarm, course),
+        "reshaped_at_iteration": _first_heard(reshaped, course),
+        "unjudged_at_iteration": _first_heard(unjudged, course),
     }
 
 
@@ -134,7 +156,7 @@ def _first_heard(
 ) -> int | None:
     """When the product would see the sign, were it to look at the responses of every fifth."""
     looks = [
-        Look(at, one.kl, one.proxy, one.proxy_error, one.watch, one.watch_error)
+        Look(at, *one[:5], one.length, one.length_error)
         for at, one in enumerate(course)
         if at % STRETCH == 0
     ]
@@ -143,14 +165,22 @@ def _first_heard(
 
 
 def _panels(
-    small: Sequence[Iteration],
+    by_judgments: dict[int, list[Iteration]],
     large: Sequence[Iteration],
     curves: dict[str, list[dict[str, float]]],
     options: argparse.Namespace,
 ) -> list[Panel]:
     return [
-        _course_panel(f"PPO, KL coefficient {options.small:g}", small),
+        _course_panel(f"PPO, KL coefficient {options.small:g}", by_judgments[options.judgments]),
         _course_panel(f"PPO, KL coefficient {options.large:g}", large),
+        Panel(
+            f"PPO, KL coefficient {options.small:g}: gold",
+            "√KL",
+            [
+                Curve(f"proxy of {size} judgments", _over_distance(course, lambda s: s.gold))
+                for size, course in sorted(by_judgments.items())
+            ],
+        ),
         Panel(
             f"Best of 1 to {options.best_of}: gold",
             "√KL",
@@ -165,20 +195,21 @@ def _panels(
 
 
 def _course_panel(title: str, course: Sequence[Iteration]) -> Panel:
-    told = stretches(course)
-
-    def over_distance(read: Callable[[Iteration], float]) -> list[tuple[float, float]]:
-        return [(math.sqrt(max(s.kl, 0.0)), read(s)) for s in told]
-
     return Panel(
         title,
         "√KL",
         [
-            Curve("reward (proxy), SD", over_distance(lambda s: s.proxy)),
-            Curve("gold, points", over_distance(lambda s: s.gold)),
-            Curve("second model (watch), SD", over_distance(lambda s: s.watch)),
+            Curve("reward (proxy), SD", _over_distance(course, lambda s: s.proxy)),
+            Curve("gold, points", _over_distance(course, lambda s: s.gold)),
+            Curve("second model (watch), SD", _over_distance(course, lambda s: s.watch)),
         ],
     )
+
+
+def _over_distance(
+    course: Sequence[Iteration], read: Callable[[Iteration], float]
+) -> list[tuple[float, float]]:
+    return [(math.sqrt(max(s.kl, 0.0)), read(s)) for s in stretches(course)]
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

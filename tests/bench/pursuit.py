@@ -64,11 +64,13 @@ class Pursuit:
         self._options = options
         self._tokenizer = load_tokenizer(STARTER)
 
-    def course(self, kl_coef: float) -> list[Iteration]:
-        """PPO at a KL coefficient, iteration by iteration."""
+    def course(self, kl_coef: float, *, judgments: int | None = None) -> list[Iteration]:
+        """PPO at a KL coefficient, iteration by iteration, against a proxy of `judgments`; of as
+        many as the options say, unless told."""
         options = self._options
-        name = f"ppo-{options.judgments}-{kl_coef:g}-{options.iterations}.json"
-        found = self._kept(name, lambda: self._train(kl_coef))
+        taught_by = judgments or options.judgments
+        name = f"ppo-{taught_by}-{kl_coef:g}-{options.iterations}.json"
+        found = self._kept(name, lambda: self._train(kl_coef, taught_by))
         return [Iteration(*values) for values in found]
 
     def best_of_n(self) -> dict[str, list[dict[str, float]]]:
@@ -76,9 +78,9 @@ class Pursuit:
         sizes = sorted({self._options.judgments, *self._options.others})
         return {str(size): self._choose(self._reward_run(size)) for size in sizes}
 
-    def _train(self, kl_coef: float) -> list[Iteration]:
+    def _train(self, kl_coef: float, judgments: int) -> list[Iteration]:
         options = self._options
-        reward = self._reward_run(options.judgments)
+        reward = self._reward_run(judgments)
         if reward.watch_adapter is None:
             raise SystemExit("That is too few judgments for a second model.")
         shared = share_base(
@@ -98,8 +100,10 @@ class Pursuit:
         told = []
         for number in range(options.iterations):
             metrics = trainer.run_iteration()
-            told.append(onlooker.tell(metrics.kl, metrics.length))
-            self._say(f"beta {kl_coef:g}, iteration {number + 1}: {told[-1]}")
+            told.append(onlooker.tell(metrics.kl))
+            self._say(
+                f"{judgments} judgments, beta {kl_coef:g}, iteration {number + 1}: {told[-1]}"
+            )
         return told
 
     def _choose(self, reward: RunDir) -> list[dict[str, float]]:
@@ -192,7 +196,7 @@ class _Onlooker:
 
     def __init__(self, shared: SharedBase) -> None:
         self._shared = shared
-        self._seen: list[tuple[float, float, float]] = []
+        self._seen: list[tuple[float, float, float, float]] = []
 
     def score(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Any:
         """The proxy's score of each row, (rows,); `WITHOUT_END` for rows that have none."""
@@ -202,20 +206,25 @@ class _Onlooker:
             for model in (REWARD, WATCH)
         )
         gold = [score(r.prompt.row.prompt[-1]["content"], r.output.text).total for r in rollouts]
-        self._seen += zip(proxy.tolist(), watch.tolist(), gold, strict=True)
+        lengths = tokens.mask.sum(dim=1).tolist()
+        self._seen += zip(proxy.tolist(), watch.tolist(), gold, lengths, strict=True)
         return proxy
 
-    def tell(self, kl: float, length: float) -> Iteration:
+    def tell(self, kl: float) -> Iteration:
         """Of what was scored since the last time."""
-        proxy, watch, gold = zip(*self._seen, strict=True)
+        proxy, watch, gold, lengths = zip(*self._seen, strict=True)
         self._seen = []
         return Iteration(
             kl,
-            *(fmean(proxy), stdev(proxy) / math.sqrt(len(proxy))),
-            *(fmean(watch), stdev(watch) / math.sqrt(len(watch))),
+            *_mean_with_error(proxy),
+            *_mean_with_error(watch),
             fmean(gold),
-            length,
+            *_mean_with_error(lengths),
         )
+
+
+def _mean_with_error(values: Sequence[float]) -> tuple[float, float]:
+    return fmean(values), stdev(values) / math.sqrt(len(values))
 
 
 def _row(number: int, prompt: str, better: str, worse: str) -> dict[str, Any]:

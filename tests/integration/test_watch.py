@@ -12,9 +12,11 @@ from tests.models import build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
 from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preference_rows, run_here
 from training.events import EventReader, EventWriter
+from training.generation import FinishReason, Output
 from training.loading import stop_token_ids
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
+from training.worker import watch
 from training.worker.job import Job, StopRequest
 from training.worker.scoring import load_reward_model, load_second
 from training.worker.watch import Judges, Watch
@@ -170,7 +172,7 @@ def test_a_resumed_run_goes_on_watching(watched: RunDir) -> None:
 
 
 def warned_of(
-    folder: Path, base: Path, proxy: Sequence[float], watch: Sequence[float]
+    folder: Path, base: Path, proxy: Sequence[float], second: Sequence[float]
 ) -> list[str]:
     """What a watch warns of whose models say these of one look after another."""
     run_dir = make_run_dir(folder, base, method="ppo", reward_model=base)
@@ -181,7 +183,7 @@ def warned_of(
         return lambda prompts, _: [next(said)] * len(prompts)
 
     trainee = share_base(base).trainee
-    judges = Judges(judge(proxy), judge(watch))
+    judges = Judges(judge(proxy), judge(second))
     looking = Watch(job, trainee, judges, every=1, asking=job.spec.options)  # type: ignore[arg-type]
     for step in range(len(proxy)):
         looking.follow(step)
@@ -209,6 +211,30 @@ def test_what_the_alarm_was_louder_than_is_told_once_the_alarm_is_taken_back(
     told = warned_of(tmp_path / "run", base, proxy, watch)
     assert ["exploited" in text for text in told] == [True, False]
     assert "scores 2.20 standard deviations above" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [((8, 6, 4, 4, 3), "much shorter: 4 tokens instead of 8"), ((4, 4, 6, 6), "much longer: 6")],
+)
+def test_responses_of_another_length_are_told_of_once(
+    tmp_path: Path,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lengths: Sequence[int],
+    told: str,
+) -> None:
+    left = iter(lengths)
+
+    def generate(_: Any, __: Any, requests: Sequence[Any], **___: Any) -> list[Output]:
+        ids = (5,) * next(left)
+        return [Output("", ids, FinishReason.STOP) for _ in requests]
+
+    monkeypatch.setattr(watch, "generate", generate)
+    level = [0.0] * len(lengths)
+    warned = warned_of(tmp_path / "run", base, level, level)
+    assert len(warned) == 1
+    assert told in warned[0]
 
 
 def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:

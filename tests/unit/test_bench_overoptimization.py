@@ -15,14 +15,14 @@ from training.worker.selection import expected_best
 def course(proxy: list[float], watch: list[float], gold: list[float]) -> list[Iteration]:
     """Five equal iterations for each value."""
     return [
-        Iteration(float(at), p, 0.1, w, 0.1, g, 50.0)
+        Iteration(float(at), p, 0.1, w, 0.1, g, 50.0 - 10 * at, 1.0)
         for at, (p, w, g) in enumerate(zip(proxy, watch, gold, strict=True))
         for _ in range(5)
     ]
 
 
 def test_stretches_are_counted_from_the_end() -> None:
-    told = stretches([Iteration(float(n), 0, 0, 0, 0, 0, 0) for n in range(12)])
+    told = stretches([Iteration(float(n), 0, 0, 0, 0, 0, 0, 0) for n in range(12)])
     assert [stretch.kl for stretch in told] == [0.5, 4.0, 9.0]
 
 
@@ -35,6 +35,7 @@ def test_peak_and_end_are_told_of_both_coefficients_and_when_the_alarm_would_sou
     assert (found["gold_end_held"], found["gold_peak_kl"]) == (0.25, 2.0)
     assert (found["alarm_at_iteration"], found["alarm_at_iteration_held"]) == (15, None)
     assert (found["unjudged_at_iteration"], found["unjudged_at_iteration_held"]) == (15, None)
+    assert (found["reshaped_at_iteration"], found["length_end"]) == (15, 10)
     assert found["proxy_largest_fall"] == 0
 
 

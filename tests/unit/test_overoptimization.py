@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from training.events import Event
-from training.overoptimization import Look, alarm, looks, unjudged
+from training.overoptimization import Look, alarm, looks, reshaped, unjudged
 
 ERROR = 0.1  # so that 2 * hypot(ERROR, ERROR) = 0.28 is the smallest sure difference
 
@@ -82,6 +83,41 @@ def test_a_mistake_that_both_models_share_is_seen_by_how_far_their_scores_have_g
 )
 def test_rewards_like_those_of_judged_responses_are_no_guess(proxy: list[float]) -> None:
     assert unjudged(seen(proxy, proxy)) is None
+
+
+def of_lengths(*lengths: float, error: float = 1.0) -> list[Look]:
+    level = [0.0] * len(lengths)
+    return [
+        look._replace(held_out_length=length, held_out_length_error=error)
+        for look, length in zip(seen(level, level), lengths, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "since"),
+    [
+        ((56, 53, 41, 40), 10),
+        ((56, 53, 71, 72), 10),
+        ((56, 41, 53, 41, 40, 30), 15),  # it had come back in between
+        ((56, 53, 45, 43), None),  # by less than a quarter
+        ((56, 53, 45, 40), None),  # for one look so far
+        ((56, 40, 40, 53), None),  # it came back
+        ((56,), None),
+        ((), None),
+        ((math.nan, math.nan, math.nan), None),  # an older version looked
+        ((math.nan, 40, 40), None),
+    ],
+)
+def test_responses_of_another_length_than_at_first_are_seen_once_it_lasts(
+    lengths: tuple[float, ...], since: int | None
+) -> None:
+    found = reshaped(of_lengths(*lengths))
+    assert (found and found.step) == since
+
+
+def test_a_length_that_may_differ_by_chance_is_not() -> None:
+    assert reshaped(of_lengths(56, 41, 40, error=4.0)) is not None
+    assert reshaped(of_lengths(56, 41, 40, error=6.0)) is None
 
 
 def test_the_distance_is_the_root_of_the_kl_and_never_of_a_negative_estimate() -> None:

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from training.events import EventKind, EventReader
 from training.generation import FinishReason, GenerationStopped, Request, generate
-from training.overoptimization import Alarm, Look, alarm, looks, unjudged
+from training.overoptimization import Alarm, Look, alarm, looks, reshaped, unjudged
 from training.worker import evaluate, scoring
 from training.worker.asking import Asking, to_ask
 from training.worker.data import read_eval_prompts
@@ -76,6 +76,7 @@ class Watch:
             kl,
             *_mean_with_error(self._judges.proxy(prompts, completions)),
             *_mean_with_error(self._judges.watch(prompts, completions)),
+            *_mean_with_error([output.token_count for output in outputs]),
         )
 
     def _tell(self, look: Look) -> None:
@@ -85,12 +86,14 @@ class Watch:
         if found := alarm(self._seen):
             if not alarm(before):
                 self._warn_of_parting(found, look)
-        elif unjudged(self._seen) and not _was_told_unjudged(before):
+        elif unjudged(self._seen) and not _was_seen(_unjudged_alone, before):
             self._job.warn(
                 "The average response scores {reward:.2f} standard deviations above those that "
                 "people judged. What the reward model says of such responses is a guess.",
                 reward=look.proxy_reward,
             )
+        if reshaped(self._seen) and not _was_seen(reshaped, before):
+            self._warn_of_length(self._seen[0], look)
 
     def _warn_of_parting(self, found: Alarm, look: Look) -> None:
         self._job.warn(
@@ -103,10 +106,26 @@ class Watch:
             now=look.watch_reward,
         )
 
+    def _warn_of_length(self, first: Look, look: Look) -> None:
+        before, now = first.held_out_length, look.held_out_length
+        self._job.warn(
+            "Responses became much shorter: {now:.0f} tokens instead of {before:.0f}. A reward "
+            "model's liking for short ones is easily exploited: read some before you go on."
+            if now < before
+            else "Responses became much longer: {now:.0f} tokens instead of {before:.0f}. A reward "
+            "model's liking for long ones is easily exploited: read some before you go on.",
+            before=before,
+            now=now,
+        )
 
-def _was_told_unjudged(seen: Sequence[Look]) -> bool:
-    courses = (seen[:count] for count in range(len(seen) + 1))
-    return any(unjudged(course) and not alarm(course) for course in courses)
+
+def _was_seen(sign: Callable[[Sequence[Look]], object], seen: Sequence[Look]) -> bool:
+    """After any of the looks."""
+    return any(sign(seen[: count + 1]) for count in range(len(seen)))
+
+
+def _unjudged_alone(seen: Sequence[Look]) -> bool:
+    return bool(unjudged(seen) and not alarm(seen))
 
 
 class Looking(TrainerCallback):  # type: ignore[misc]  # the library has no types
