@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from store import verdict_counts
+from store.db import Store
+
 
 class Unit(NamedTuple):
     """How many people gave each answer about one thing, and how many things were answered so."""
@@ -23,6 +26,13 @@ class Agreement(NamedTuple):
     raw: float | None
     alpha: float | None
     units: int
+
+
+def preference_agreement(store: Store) -> Agreement:
+    """Of those who preferred one of two responses, how many preferred the same: that is what can be
+    held beside the accuracy of a model, which must prefer one."""
+    shared = verdict_counts.shared(store)
+    return agreement(Unit((s.one, s.other), s.pairs) for s in shared)
 
 
 def agreement(units: Iterable[Unit]) -> Agreement:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.access import Actor, require_lead
+from labeling.agreement import preference_agreement
 from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all, judged
 from labeling.outlook import Outlook, Outlooks
@@ -171,6 +172,7 @@ class Launching:
             general=self._freeze_general(actor, chosen, parent, snapshot),
             reward_model=str(folder_of(scorer)) if scorer else None,
             watch_model=_watch_model(scorer) if scorer and chosen.needs_reward_model else None,
+            agreement=self._agreement(chosen),
         )
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -227,6 +229,13 @@ class Launching:
         run = runs.get(self._store, run_id) if run_id else found[0]
         policy = policies.of_run(self._store, run.id)
         return RunView(run, runs.events(self._store, run.id), policy, self._duels(policy))
+
+    def _agreement(self, method: Method) -> tuple[float | None, int]:
+        """What the accuracy of a reward model is to be held against."""
+        if method.makes is not Product.REWARD_MODEL:
+            return None, 0
+        found = preference_agreement(self._store)
+        return found.raw, found.units
 
     def _misfit(self, method: Method, options: Mapping[str, Any], start: str) -> list[Caution]:
         """What a launch with this tuning and this start would be refused for."""

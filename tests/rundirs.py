@@ -143,6 +143,7 @@ def make_run_dir(
     parent_adapter: Path | None = None,
     reward_model: Path | None = None,
     watch_model: Path | None = None,
+    agreement: tuple[float | None, int] = (None, 0),
     test_prompts: list[dict[str, Any]] | None = None,
     general: list[dict[str, Any]] | None = None,
     **options: Any,
@@ -160,6 +161,8 @@ def make_run_dir(
         parent_adapter=str(parent_adapter) if parent_adapter else None,
         reward_model=str(reward_model) if reward_model else None,
         watch_model=str(watch_model) if watch_model else None,
+        agreement=agreement[0],
+        agreement_pairs=agreement[1],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     given = ROWS[chosen.learns_from]() if rows is None else rows

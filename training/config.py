@@ -25,9 +25,12 @@ class RunSpec:
     `base_model`, `parent_adapter` and `reward_model` are folders on this machine; `parent_adapter`
     is None when the parent is the base model itself. A `reward_model` scores the result, also where
     the method does not learn from it; a `watch_model` is another one, trained on none of its
-    judgments, that only looks on. `data` (a snapshot in the columns of what the method learns from)
-    and `eval_prompts` are relative to the run directory, which may hold general demonstrations as
-    well, at `GENERAL`. `threads` are torch threads.
+    judgments, that only looks on. `agreement` is the share in which two people who preferred a
+    response of the same pair preferred the same one, over `agreement_pairs` pairs: what a reward
+    model's accuracy is held against; None where nobody judged what somebody else did. `data` (a
+    snapshot in the columns of what the method learns from) and `eval_prompts` are relative to the
+    run directory, which may hold general demonstrations as well, at `GENERAL`. `threads` are torch
+    threads.
     """
 
     run_id: str
@@ -38,6 +41,8 @@ class RunSpec:
     parent_adapter: str | None = None
     reward_model: str | None = None
     watch_model: str | None = None
+    agreement: float | None = None
+    agreement_pairs: int = 0
     data: str = DATA
     eval_prompts: str = EVAL_PROMPTS
     seed: int = 0

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from training.messages import Message
 from training.proportions import wilson_interval
 
+# Test prompts that each policy answers one by one as well, to tell its latency.
+ANSWERED_ALONE = 3
+
 _LN_2 = math.log(2)
 
 
@@ -55,6 +58,14 @@ def notes(report: Mapping[str, Any]) -> list[Message]:
     """What one has to know of the figures: who has scored the responses, or why nobody has."""
     if unscored := report.get("unscored"):
         return [Message.from_json(unscored)]
+    if (ranked := report.get("reward_model")) and ranked.get("agreement") is None:
+        return [
+            Message(
+                "How far people agree with one another, which is about as far as a model can "
+                "follow them, is not known: no two of them judged the same pair. Let two people "
+                "judge each comparison, in the Project tab."
+            )
+        ]
     scorer = report.get("scored_by")
     return list(_on_scorer(scorer)) if scorer else []
 
@@ -137,16 +148,29 @@ def _of_likelihood(likelihood: Mapping[str, Any]) -> list[Measurement]:
 
 def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
     """Before is what one would get without a model: by length, or by a coin."""
+    accuracy, pairs = ranked["accuracy"], int(ranked["pairs"])
     ranks = Message(
-        "Ranks as people did (held-out pairs: {n}); before: the longer one wins",
-        {"n": int(ranked["pairs"])},
+        "Ranks as people did (held-out pairs: {n}; a coin: 50 %); before: the longer one wins",
+        {"n": pairs},
     )
+    interval = wilson_interval(accuracy * pairs, pairs)
     return [
-        Measurement(ranks, ranked["longer_wins"], ranked["accuracy"], Unit.SHARE),
+        Measurement(ranks, ranked["longer_wins"], accuracy, Unit.SHARE, *interval),
+        *_of_agreement(ranked),
         Measurement(Message("Loss on them"), _LN_2, ranked["loss"]),
         Measurement(Message("Brier score; 0 is certain and right"), 0.25, ranked["brier"]),
         Measurement(Message("Calibration error (ECE)"), None, ranked["ece"], Unit.SHARE),
     ]
+
+
+def _of_agreement(ranked: Mapping[str, Any]) -> list[Measurement]:
+    """What people reach among themselves; nothing where no two of them preferred of one pair."""
+    share = ranked.get("agreement")
+    if share is None:
+        return []
+    told = {"n": int(ranked["agreement_pairs"])}
+    label = Message("Two people who judged the same pair agree (pairs: {n})", told)
+    return [Measurement(label, None, share, Unit.SHARE)]
 
 
 def _of_watch_model(ranked: Mapping[str, Any]) -> list[Measurement]:
@@ -206,6 +230,7 @@ def _of_generations(shown: Mapping[str, Any]) -> list[Measurement]:
     found = [
         both("ended", Message("Ends its response by itself"), Unit.SHARE),
         both("length", Message("Response length, tokens")),
+        both("latency_s", Message("Seconds for a response written alone (median of a few)")),
         both("tokens_per_s", Message("Tokens per second, in a batch")),
     ]
     kl = Message("Distance from before (KL, nats a response)")

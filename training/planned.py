@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 from training.costs import MB, Costs
 from training.general import HELD_OUT_SHARE
 from training.machine import Machine
+from training.measurements import ANSWERED_ALONE
 from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import TuningOptions
 from training.shape import ModelShape
@@ -231,13 +232,17 @@ class PlannedRun(ABC):
         return max(self.rows.lengths.longest - self.rows.lengths.completion_longest, 0)
 
     def measuring(self) -> Iterator[Pass]:
-        """Both policies answer, perhaps the base too; a reward model may score all answers, and the
-        policies read them and what they should keep knowing."""
+        """Both policies answer, some prompts one by one as well, perhaps the base too; a reward
+        model may score all answers, and the policies read them and what they should keep
+        knowing."""
         if not self.answers:
             return
         writers = 2 + self.company.meets_base
         for _ in range(writers):
             yield from self.drawing(self.answers, self.answer)
+        alone = 2 * min(ANSWERED_ALONE, self.answers)
+        yield Pass(alone * self.prompt_mean, alone)
+        yield Pass(alone * self.answer.mean, alone * self.answer.mean)
         kept = self.rows.general_held_out or self.answers
         yield self._reading(2 * (self.answers + kept))
         if self.is_scored:

@@ -181,13 +181,15 @@ class RunService:
         general: Snapshot | None = None,
         reward_model: str | None = None,
         watch_model: str | None = None,
+        agreement: tuple[float | None, int] = (None, 0),
         seed: int = 0,
     ) -> Run:
         """Train `parent` on `snapshot`, with `general` demonstrations beside it.
 
         `reward_model` is the folder of one, where the method takes one; a `watch_model` looks on,
-        see `RunSpec`. Raises `BadInput` for options that cannot be used, `Conflict` while another
-        run is active, `StoreUnavailable` when the run directory cannot be written.
+        and `agreement` is that of people and the pairs it is of; see `RunSpec`. Raises `BadInput`
+        for options that cannot be used, `Conflict` while another run is active, `StoreUnavailable`
+        when the run directory cannot be written.
         """
         run_id = f"run-{self._store.clock():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         with self._changed:
@@ -197,6 +199,8 @@ class RunService:
                     self._spec(run_id, method, options, parent),
                     reward_model=reward_model,
                     watch_model=watch_model,
+                    agreement=agreement[0],
+                    agreement_pairs=agreement[1],
                     seed=seed,
                 )
                 run_dir = self._write_run_dir(spec, snapshot, general)

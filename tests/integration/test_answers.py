@@ -22,6 +22,7 @@ from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
 from training.verdicts import Finding
+from training.worker import asking
 from training.worker.answers import tell_answers
 from training.worker.asking import Answers, answer, respond
 from training.worker.job import Job, StopRequest
@@ -99,7 +100,7 @@ def answers_of(model: Path, before: str, after: str) -> Answers:
         ids = (*tokenizer(text)["input_ids"], tokenizer.convert_tokens_to_ids(END_OF_TURN))
         return [Output(text, ids, FinishReason.STOP) for _ in requests]
 
-    return Answers(eval_prompts(), requests, said(before), said(after), 1.0, 1.0)
+    return Answers(eval_prompts(), requests, said(before), said(after), 1.0, 1.0, [0.1], [0.1])
 
 
 def job_of(run_dir: RunDir) -> Job:
@@ -284,6 +285,26 @@ def test_the_base_can_be_asked_whatever_is_tuned(
     assert said(trainee.model) == tuned
 
 
+def test_the_first_few_prompts_are_also_answered_alone_as_by_a_person_who_waits(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def noting(policy: Any, tokenizer: Any, requests: Any, stop: StopRequest) -> list[Output]:
+        batches.append(len(requests))
+        return respond(policy, tokenizer, requests, stop)
+
+    monkeypatch.setattr(asking, "respond", noting)
+    found = answer(
+        fresh_trainee(model), eval_prompts(5), max_new_tokens=8, seed=0, stop=StopRequest()
+    )
+
+    assert batches == [5, 1, 1, 1] * 2
+    assert found is not None
+    assert len(found.before_alone_s) == len(found.after_alone_s) == 3
+    assert max(found.after_alone_s) < 60
+
+
 def test_checks_of_the_prompts_are_looked_at_and_a_senseless_one_is_told(
     judged: tuple[RunDir, RunResult],
 ) -> None:
@@ -300,6 +321,8 @@ def test_all_test_responses_count_and_few_are_shown(judged: tuple[RunDir, RunRes
     assert (shown["prompts"], len(shown["samples"])) == (PROMPTS, 12)
     assert shown["tokens_per_s_before"] > 0
     assert shown["tokens_per_s_after"] > 0
+    assert shown["latency_s_before"] > 0
+    assert shown["latency_s_after"] > 0
 
 
 def test_the_result_says_what_the_numbers_mean(

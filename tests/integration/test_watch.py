@@ -51,8 +51,17 @@ def divided(
         eval_share=0.05,
         evaluations=1,
         save_steps=1000,
+        agreement=(0.75, 20),
     )
     return run_dir, ran(run_dir), rows
+
+
+def test_the_result_holds_what_people_reach_among_themselves(
+    divided: tuple[RunDir, RunResult, list[dict[str, Any]]],
+) -> None:
+    _, result, _ = divided
+    ranked = result.report["reward_model"]
+    assert (ranked["agreement"], ranked["agreement_pairs"]) == (0.75, 20)
 
 
 def test_no_conversation_teaches_both_models(

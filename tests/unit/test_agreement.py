@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from labeling.agreement import Agreement, Unit, agreement
+from labeling.agreement import Agreement, Unit, agreement, preference_agreement
+from store.db import Store
+from tests.builders import judge, make_comparison
 
 
 def units(*people: str) -> list[Unit]:
@@ -29,6 +31,21 @@ def units(*people: str) -> list[Unit]:
 )
 def test_alpha_is_what_was_published(people: Sequence[str], alpha: float) -> None:
     assert agreement(units(*people)).alpha == pytest.approx(alpha, abs=0.0005)
+
+
+def test_only_those_who_preferred_a_response_count_for_what_a_model_is_held_against(
+    store: Store,
+) -> None:
+    agreed, parted, tied = (make_comparison(store, prompt=f"{n}?") for n in range(3))
+    for comparison, other in ((agreed, 0), (parted, 1)):
+        judge(store, comparison, 0, annotator_id="ana")
+        judge(store, comparison, other, annotator_id="ben")
+    judge(store, tied, 0, annotator_id="ana")
+    judge(store, tied, None, annotator_id="ben")
+
+    found = preference_agreement(store)
+
+    assert (found.raw, found.units) == (0.5, 2)
 
 
 def test_raw_agreement_is_the_share_of_pairs_of_people_who_agree() -> None:

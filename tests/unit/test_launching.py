@@ -13,7 +13,7 @@ from store import policies, runs
 from store.db import Store
 from store.errors import BadInput, NotAllowed
 from store.records import PromotionKind, Role, Run, RunState
-from tests.builders import judge_duel, make_annotator, make_preference
+from tests.builders import judge, judge_duel, make_annotator, make_comparison, make_preference
 from training.runs import RunService
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -123,6 +123,17 @@ def test_a_run_that_makes_a_reward_model_is_given_none(bench: Bench) -> None:
     bench.succeed(bench.launching.launch(LEA, "reward", {}))
 
     assert bench.reward_model_for("reward") is None
+
+
+def test_a_reward_run_is_told_how_far_people_agree_and_no_other_is(bench: Bench) -> None:
+    comparison = make_comparison(bench.store, prompt="Do they agree?")
+    for annotator_id in ("ana", "ben"):
+        judge(bench.store, comparison, annotator_id=annotator_id)
+
+    bench.succeed(bench.launching.launch(LEA, "reward", {}))
+    assert bench.runs.launched[-1]["agreement"] == (1.0, 1)
+    bench.launching.launch(LEA, "dpo", {})
+    assert bench.runs.launched[-1]["agreement"] == (None, 0)
 
 
 def test_a_run_that_learns_from_a_reward_model_is_given_the_chosen_one(bench: Bench) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from training import artefacts
@@ -28,7 +28,8 @@ class GenerationReport:
 
     Lengths are in tokens. `kl_k1` and `kl_k3` estimate KL(new || old) per response, in nats, on the
     new policy's own samples. `ended_*` is the share of responses that the policy ended by itself;
-    `tokens_per_s_*` the speed at which a batch was written. `samples` are the first few prompts
+    `tokens_per_s_*` the speed at which a batch was written, `latency_s_*` how long a response takes
+    that is written alone, the median of a few. `samples` are the first few prompts
     with both responses.
     """
 
@@ -39,6 +40,8 @@ class GenerationReport:
     ended_after: float
     tokens_per_s_before: float
     tokens_per_s_after: float
+    latency_s_before: float
+    latency_s_after: float
     kl_k1: float
     kl_k3: float
     samples: Sequence[Mapping[str, Any]]
@@ -106,6 +109,8 @@ def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> Ge
         ended_after=fmean(o.finish_reason is FinishReason.STOP for o in after),
         tokens_per_s_before=sum(o.token_count for o in before) / answers.before_s,
         tokens_per_s_after=sum(o.token_count for o in after) / answers.after_s,
+        latency_s_before=median(answers.before_alone_s),
+        latency_s_after=median(answers.after_alone_s),
         kl_k1=k1,
         kl_k3=k3,
         samples=samples[:SIDE_BY_SIDE],

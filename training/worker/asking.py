@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from training.artefacts import Response
 from training.generation import FinishReason, GenerationStopped, Output, Request, generate
 from training.loading import PromptRejected, context_length, render_prompt
+from training.measurements import ANSWERED_ALONE
 from training.worker.data import read_eval_prompts
 from training.worker.evaluate import Scored
 from training.worker.failures import Cancelled
@@ -34,7 +35,8 @@ class Asking(Protocol):
 
 
 class Answers(NamedTuple):
-    """What both policies answered to the same prompts, row by row, and how long each took."""
+    """What both policies answered to the same prompts, row by row, and how long each took: to all
+    of them together, and to each of the first few alone."""
 
     prompts: Sequence[Mapping[str, Any]]
     requests: Sequence[Request]
@@ -42,6 +44,8 @@ class Answers(NamedTuple):
     after: Sequence[Output]
     before_s: float
     after_s: float
+    before_alone_s: Sequence[float]
+    after_alone_s: Sequence[float]
 
     def only(self, places: Sequence[int]) -> Answers:
         """What was answered to some of the prompts."""
@@ -85,13 +89,27 @@ def answer(
     if not asked:
         return None
     requests = [request for _, request in asked]
-    began = time.monotonic()
-    after = respond(model, tokenizer, requests, stop)
-    turned = time.monotonic()
+    alone = [[request] for request in requests[:ANSWERED_ALONE]]
+    after, after_s = _timed(model, tokenizer, requests, stop)
+    after_alone_s = [_timed(model, tokenizer, one, stop).took_s for one in alone]
     with trainee.reference() as frozen:
-        before = respond(frozen, tokenizer, requests, stop)
-    after_s, before_s = turned - began, time.monotonic() - turned
-    return Answers([prompt for prompt, _ in asked], requests, before, after, before_s, after_s)
+        before, before_s = _timed(frozen, tokenizer, requests, stop)
+        before_alone_s = [_timed(frozen, tokenizer, one, stop).took_s for one in alone]
+    prompts = [prompt for prompt, _ in asked]
+    times = (before_s, after_s, before_alone_s, after_alone_s)
+    return Answers(prompts, requests, before, after, *times)
+
+
+class _Timed(NamedTuple):
+    outputs: list[Output]
+    took_s: float
+
+
+def _timed(
+    model: Any, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], stop: StopRequest
+) -> _Timed:
+    began = time.monotonic()
+    return _Timed(respond(model, tokenizer, requests, stop), time.monotonic() - began)
 
 
 def to_ask(

@@ -52,7 +52,9 @@ def train(job: Job) -> Mapping[str, Any]:
     assert isinstance(options, RewardOptions)
     split, watched = _divide(job, options, fitting.read_split(job, options))
     learned = _learn(job, options, split)
-    report = {**learned.fitted.report(), "reward_model": learned.ranked}
+    people = {"agreement": job.spec.agreement, "agreement_pairs": job.spec.agreement_pairs}
+    ranked = learned.ranked and {**learned.ranked, **people}
+    report = {**learned.fitted.report(), "reward_model": ranked}
     if watched.train:
         job.enter_phase("watch")
         report["watch_model"] = _train_watch(job, options, watched)
