@@ -251,7 +251,7 @@ class PlannedRun(ABC):
     def watching(self) -> Iterator[Pass]:
         """Before the first step, every few ones, and after the last: the policy answers, it and the
         reference read the answers, two reward models score them."""
-        if not (self.company.is_watched and self.watch_steps and self.answers):
+        if not (self.is_watched and self.answers):
             return
         for _ in range(math.ceil(self.steps / self.watch_steps) + 1):
             yield from self.drawing(self.answers, self.answer)
@@ -267,6 +267,11 @@ class PlannedRun(ABC):
     def watch_steps(self) -> int:
         """Steps, as `steps` counts them, from a look of the second reward model to the next."""
         return 0
+
+    @property
+    def is_watched(self) -> bool:
+        """A second reward model is there, and looks on."""
+        return self.company.is_watched and self.watch_steps > 0
 
     def drawing(self, responses: int, new: New, times: int = 1) -> Iterator[Pass]:
         """So many responses, `times` over. A batch draws until its last row has ended, and leaves

@@ -79,7 +79,7 @@ class PlannedPPO(PlannedRewarded):
         return 2 * self.costs.trained_bytes()
 
     def reward_model_bytes(self) -> float:
-        return WEIGHT_BYTES * self.costs.adapter * (1 + self.company.is_watched)
+        return WEIGHT_BYTES * self.costs.adapter * (1 + self.is_watched)
 
     @property
     def watch_steps(self) -> int:
@@ -286,6 +286,5 @@ def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
 
 def reward_model_bytes(run: PlannedRun) -> float:
     """Of a second base with an adapter, or two of them, all held and none of them trained."""
-    is_watched = run.company.is_watched and run.watch_steps > 0
-    adapters = WEIGHT_BYTES * run.costs.adapter * (1 + is_watched)
+    adapters = WEIGHT_BYTES * run.costs.adapter * (1 + run.is_watched)
     return run.costs.number_bytes * run.shape.parameters + adapters

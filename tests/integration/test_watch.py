@@ -155,6 +155,22 @@ def test_ppo_is_looked_at_before_it_begins_every_few_iterations_and_at_its_end(
     assert told[-1].held_out_kl != told[0].held_out_kl
 
 
+def test_a_second_model_that_nobody_looks_through_is_not_loaded(
+    tmp_path: Path, base: Path, reward: Path
+) -> None:
+    options: dict[str, Any] = {**OPTIONS, "watch_steps": 0, "iterations": 1}
+    run_dir = make_run_dir(
+        tmp_path / "ppo",
+        base,
+        method="ppo",
+        reward_model=reward,
+        watch_model=tmp_path / "nowhere",
+        **options,
+    )
+    ran(run_dir)
+    assert seen(run_dir) == []
+
+
 def test_what_is_told_is_what_both_models_say_of_the_policy(watched: RunDir) -> None:
     result = watched.read_result()
     assert result is not None

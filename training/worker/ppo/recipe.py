@@ -101,10 +101,11 @@ def _load(job: Job, options: PPOOptions) -> Loaded:
 
 def _share(job: Job, options: PPOOptions, loaded: Loaded) -> SharedBase:
     assert job.spec.reward_model is not None  # a spec without one is refused
+    watch = job.spec.watch_model if options.watch_steps else None
     return SharedBase(
         loaded.wrapped(),
         reward_folder=Path(job.spec.reward_model),
-        watch_folder=Path(job.spec.watch_model) if job.spec.watch_model else None,
+        watch_folder=Path(watch) if watch else None,
         gradient_checkpointing=options.gradient_checkpointing,
     )
 
