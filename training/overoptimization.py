@@ -26,8 +26,8 @@ SURE = 2.0
 # scores as high, if their scores are normal; where most do, the reward model has to extrapolate.
 UNJUDGED = 1.645
 # Share of the length at first. Measured on the bundled policy: where gold began to fall, responses
-# had lost a quarter to a third; they lost a seventh where it held.
-RESHAPED = 0.25
+# had lost a third; where it rose or held they were up to a quarter longer, or a seventh shorter.
+RESHAPED = 1 / 3
 
 
 class Look(NamedTuple):

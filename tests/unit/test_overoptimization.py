@@ -96,16 +96,16 @@ def of_lengths(*lengths: float, error: float = 1.0) -> list[Look]:
 @pytest.mark.parametrize(
     ("lengths", "since"),
     [
-        ((56, 53, 41, 40), 10),
-        ((56, 53, 71, 72), 10),
-        ((56, 41, 53, 41, 40, 30), 15),  # it had come back in between
-        ((56, 53, 45, 43), None),  # by less than a quarter
-        ((56, 53, 45, 40), None),  # for one look so far
-        ((56, 40, 40, 53), None),  # it came back
+        ((56, 53, 37, 36), 10),
+        ((56, 53, 76, 75), 10),
+        ((56, 37, 53, 37, 36, 30), 15),  # it had come back in between
+        ((56, 53, 41, 38), None),  # by less than a third
+        ((56, 53, 41, 36), None),  # for one look so far
+        ((56, 36, 36, 53), None),  # it came back
         ((56,), None),
         ((), None),
         ((math.nan, math.nan, math.nan), None),  # an older version looked
-        ((math.nan, 40, 40), None),
+        ((math.nan, 36, 36), None),
     ],
 )
 def test_responses_of_another_length_than_at_first_are_seen_once_it_lasts(
@@ -116,8 +116,8 @@ def test_responses_of_another_length_than_at_first_are_seen_once_it_lasts(
 
 
 def test_a_length_that_may_differ_by_chance_is_not() -> None:
-    assert reshaped(of_lengths(56, 41, 40, error=4.0)) is not None
-    assert reshaped(of_lengths(56, 41, 40, error=6.0)) is None
+    assert reshaped(of_lengths(56, 36, 35, error=6.0)) is not None
+    assert reshaped(of_lengths(56, 36, 35, error=8.0)) is None
 
 
 def test_the_distance_is_the_root_of_the_kl_and_never_of_a_negative_estimate() -> None:
