@@ -24,6 +24,7 @@ from training.rundir import write_whole
 
 MEASURE_TIMEOUT_S = 120.0
 REPEATS = 40
+_CPU, _GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 # Rows, inputs and outputs of the matrix products that are timed: of a small model's layer on a CPU,
 # large enough to fill a GPU.
 CPU_PRODUCT = (2048, 192, 512)
@@ -74,7 +75,12 @@ def measured(path: Path, threads: int, environment: Mapping[str, str]) -> Machin
     None where it cannot be measured. A measurement of another machine, library or number of threads
     does not count.
     """
-    here = {"threads": threads, "torch": version("torch"), "cores": os.cpu_count()}
+    here = {
+        "threads": threads,
+        "torch": version("torch"),
+        "cores": os.cpu_count(),
+        "processors": _processors(),
+    }
     if (kept := _kept(path, here)) is not None:
         return kept
     machine = _measured_apart(threads, environment)
@@ -82,6 +88,21 @@ def measured(path: Path, threads: int, environment: Mapping[str, str]) -> Machin
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"here": here, "machine": asdict(machine)}))
     return machine
+
+
+def _processors() -> list[str]:
+    """The names of the processor and of NVIDIA's GPUs, as far as the system tells them."""
+    files = [_CPU, *sorted(_GPUS.glob("*/information"))]
+    told = (line for file in files for line in _lines(file))
+    named = (line.split(":", 1)[1].strip() for line in told if line.lower().startswith("model"))
+    return sorted(set(named))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _kept(path: Path, here: Mapping[str, Any]) -> Machine | None:

@@ -44,6 +44,18 @@ def test_another_number_of_threads_is_measured_anew(tmp_path: Path, asked: list[
     assert asked == [1, 2]
 
 
+def test_another_processor_is_measured_anew(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "machine.json", tmp_path / "cpuinfo"
+    monkeypatch.setattr(machines, "_CPU", told)
+    for name in ("Old 1000", "New 2000", "New 2000"):
+        told.write_text(f"processor\t: 0\nmodel\t\t: 6\nmodel name\t: {name}\n")
+        measured(path, 1, {})
+
+    assert asked == [1, 1]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"here": {}, "machine": {}})])
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, asked: list[int], text: str) -> None:
     path = tmp_path / "machine.json"
