@@ -11,11 +11,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
+
+# That a trainer enters first, also when it goes on with a run.
+_FIRST_PHASE = "loading"
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +107,15 @@ class EventReader:
         """New events, in order; none when there is no file yet."""
         events, self.offset = _scan(self._path, self.offset)
         return events
+
+
+def worked_s(events: Sequence[Event]) -> float:
+    """How long trainers worked that wrote these events, from the first of each to its last."""
+    seconds = 0.0
+    for before, event in pairwise(events):
+        begins_anew = event.kind == EventKind.PHASE and event.data.get("name") == _FIRST_PHASE
+        seconds += 0.0 if begins_anew else event.at - before.at
+    return seconds
 
 
 def series(events: Iterable[Told], name: str) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from training.events import EventKind, EventReader, EventWriter
+from training.events import Event, EventKind, EventReader, EventWriter, worked_s
 
 
 def test_what_was_written_is_read_in_order_and_numbered_from_zero(tmp_path: Path) -> None:
@@ -66,3 +66,14 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     EventWriter(path).write(EventKind.METRICS, loss=float("nan"), rows=[float("inf"), 1.0])
     data = json.loads(path.read_text(), parse_constant=lambda text: f"not JSON: {text}")["data"]
     assert data == {"loss": None, "rows": [None, 1.0]}
+
+
+def test_the_time_between_two_trainers_of_a_run_is_no_work() -> None:
+    def entered(at: float, name: str) -> Event:
+        return Event(0, at, EventKind.PHASE, {"name": name})
+
+    first = [entered(10.0, "loading"), entered(15.0, "training"), Event(0, 40.0, "metrics", {})]
+    second = [entered(1000.0, "loading"), entered(1004.0, "training")]
+    assert worked_s(first) == 30.0
+    assert worked_s([*first, *second]) == 34.0
+    assert worked_s([]) == 0.0

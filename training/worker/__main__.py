@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from training.config import worker_environment
-from training.events import EventKind, EventWriter
+from training.events import EventKind, EventReader, EventWriter, worked_s
 from training.methods import METHODS
 from training.rundir import Outcome, RunDir, RunDirBusy, RunResult, Trainer
 from training.worker import summary
@@ -131,7 +131,8 @@ def _run_recipe(job: Job) -> Mapping[str, Any]:
     from training.worker import usage
 
     torch.set_num_threads(job.spec.threads)
-    report: Mapping[str, Any] = usage.metered(lambda: recipe.train(job))
+    earlier_s = worked_s(EventReader(job.run_dir.events_path).read())
+    report: Mapping[str, Any] = usage.metered(lambda: recipe.train(job), earlier_s=earlier_s)
     return report
 
 

@@ -14,15 +14,16 @@ import torch
 _STATUS = Path("/proc/self/status")
 
 
-def metered(train: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def metered(train: Callable[[], Mapping[str, Any]], *, earlier_s: float = 0.0) -> dict[str, Any]:
     """What a recipe reports, with what the whole of it took among its `timing`.
 
-    `run_s` is wall-clock time, `cpu_s` what this process computed, `peak_mb` its largest memory.
+    `run_s` is wall-clock time, `earlier_s` of processes before this one included, which were
+    interrupted; `cpu_s` is what this process computed, `peak_mb` its largest memory.
     """
     began, computed = time.monotonic(), time.process_time()
     report = train()
     used = {
-        "run_s": time.monotonic() - began,
+        "run_s": earlier_s + time.monotonic() - began,
         "cpu_s": time.process_time() - computed,
         "peak_mb": peak_mb(),
     }
