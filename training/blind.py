@@ -14,6 +14,7 @@ from training.proportions import WinRate
 from training.verdicts import Finding, Severity, Verdict
 
 COIN = 0.5
+_ASKS_PEOPLE = (Finding.FINE, Finding.NOT_MEASURED)
 
 
 class Blind(NamedTuple):
@@ -43,10 +44,12 @@ def judge_by_people(
 def all_verdicts(
     report: Mapping[str, Any], blind: Sequence[Blind], *, parent: str
 ) -> list[Verdict]:
-    """Those of people, then those of the report; what looks fine to the machine alone is not."""
+    """Those of people, then those of the report, without advice to let people compare."""
     by_people = judge_by_people(report, blind, parent=parent)
     found = [Verdict.from_json(values) for values in report.get("verdicts") or ()]
-    return [*by_people, *(v for v in found if not by_people or v.finding is not Finding.FINE)]
+    if by_people:
+        found = [verdict for verdict in found if verdict.finding not in _ASKS_PEOPLE]
+    return [*by_people, *found]
 
 
 def _parted(opponent: str, told: Mapping[str, Any], won: WinRate) -> Verdict:
