@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +23,6 @@ from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training import report_page
-from training.blind import Blind
 from training.estimate import ALONE, Company, Estimate
 from training.events import EventReader
 from training.general import brought_along
@@ -31,6 +30,7 @@ from training.loading import ModelLoadError
 from training.messages import Message
 from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.options import MethodOptions, SpecError
+from training.report_page import Beside
 from training.rundir import RunDir
 from training.runs import RunService
 from training.tuning import Tuning, check_continues, tuning_of
@@ -206,7 +206,7 @@ class Launching:
         return RunDir(Path(runs.get(self._store, run_id).folder)).log_tail(LOG_LINES)
 
     def report(self, actor: Actor, run_id: str) -> str:
-        """The page that a run left, and in it what people have said of its policy since.
+        """The page that a run left, and in it what was estimated and what people have said since.
 
         Raises `NotFound`.
         """
@@ -216,9 +216,12 @@ class Launching:
             raise NotFound(
                 "Run {run_id} has no report. A run writes one when it ends well.", run_id=run_id
             )
-        blind = judged(self._duels(policies.of_run(self._store, run_id)))
-        anew = _report_with(run_dir, blind) if blind else None
-        return anew or run_dir.report_path.read_text(encoding="utf-8")
+        beside = Beside(
+            blind=judged(self._duels(policies.of_run(self._store, run_id))),
+            estimate=self.foretold(actor, run_id),
+            price_per_hour=self.price_per_hour(actor),
+        )
+        return _report_with(run_dir, beside) or run_dir.report_path.read_text(encoding="utf-8")
 
     def view(self, actor: Actor, run_id: str | None) -> RunView | None:
         """One run; without an id the newest. None when there is none at all."""
@@ -327,14 +330,14 @@ class Launching:
         return tuple(duel for duel in duels if duel.opponent in met)
 
 
-def _report_with(run_dir: RunDir, blind: Sequence[Blind]) -> str | None:
+def _report_with(run_dir: RunDir, beside: Beside) -> str | None:
     """The page anew; None where it cannot be made of what the run has left."""
     try:
         result = run_dir.read_result()
         if result is None:
             return None
         events = EventReader(run_dir.events_path).read()
-        return report_page.render(run_dir.read_spec(), events, result.report, blind)
+        return report_page.render(run_dir.read_spec(), events, result.report, beside)
     except Exception:  # The page that the run wrote tells all but this.
         log.exception("The report in %s could not be made anew", run_dir.path)
         return None

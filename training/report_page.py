@@ -1,8 +1,8 @@
 """The report that a run leaves: one HTML file that explains itself wherever it is taken.
 
-A pure function of the spec, the events, the result's report and, once there are any, of people's
-blind verdicts. The file holds its own style and
-drawings, no script, and refers to nothing outside; whatever people or policies wrote is text.
+A pure function of the spec, the events, the result's report, and of what only the product knows:
+what was estimated, and what people have said since. The file holds its own style and drawings, no
+script, and refers to nothing outside; whatever people or policies wrote is text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, tostring
 from training.artefacts import Change
 from training.blind import Blind, all_verdicts
 from training.config import RunSpec
+from training.estimate import Estimate
 from training.events import Event, EventKind, series
 from training.measurements import Measurement, Unit, measurements, notes, plain
 from training.methods import method_named
@@ -75,25 +76,37 @@ details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; 
 """
 
 
+class Beside(NamedTuple):
+    """What the trainer does not know: people's blind verdicts, and what the run was estimated to
+    take, with the price of an hour in a currency of people's own."""
+
+    blind: Sequence[Blind] = ()
+    estimate: Estimate | None = None
+    price_per_hour: float | None = None
+
+
+NOTHING = Beside()
+
+
 def render(
     spec: RunSpec,
     events: Sequence[Event],
     report: Mapping[str, Any],
-    blind: Sequence[Blind] = (),
+    beside: Beside = NOTHING,
 ) -> str:
     """The whole file. `report` is that of the result, with verdicts and environment."""
-    verdicts = all_verdicts(report, blind, parent=spec.parent_version)
+    verdicts = all_verdicts(report, beside.blind, parent=spec.parent_version)
     body = el(
         "body",
         _head(spec, events),
         *_section("What the numbers say", _verdicts(verdicts)),
         *_section("What was asked", _pairs(_asked(spec, report))),
         *_section("Before and after", _measured(report)),
-        *_section("By people, who did not know which was which", _by_people(blind)),
+        *_section("By people, who did not know which was which", _by_people(beside.blind)),
         *_section("Habits", _artefacts(report)),
         *_section("Curves", _curves(events)),
         *_section("Side by side", _samples(report)),
-        *_section("Time", _pairs(_timing(report))),
+        *_section("What it took", _costs(report, beside)),
         *_section("Made with", _pairs(_environment(report))),
     )
     return "<!DOCTYPE html>\n" + tostring(
@@ -363,11 +376,25 @@ def _said(text: str) -> Element:
     return el("div", text.strip() or "(an empty response)", class_="said", dir="auto", lang="")
 
 
-def _timing(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    timing = report.get("timing") or {}
-    names = {"training_s": "Training, seconds", "run_s": "With loading and measuring, seconds"}
-    rows = [(label, f"{timing[name]:.1f}") for name, label in names.items() if timing.get(name)]
-    return [*rows, ("Steps", f"{report['steps']:,}")] if "steps" in report else rows
+def _costs(report: Mapping[str, Any], beside: Beside) -> list[Element]:
+    timing, told, price = report.get("timing") or {}, beside.estimate, beside.price_per_hour
+    run_s: float | None = timing.get("run_s")
+    costs: list[tuple[str, float | None, float | None]] = [
+        ("Time with loading and measuring, seconds", told.seconds if told else None, run_s),
+        ("Training alone, seconds", None, timing.get("training_s")),
+        ("Largest memory, MiB", told.peak_mb if told else None, timing.get("peak_mb")),
+        ("Tokens trained on", told.tokens if told else None, timing.get("tokens")),
+        ("Steps", told.steps if told else None, report.get("steps")),
+    ]
+    if price is not None:
+        spent = run_s / 3600 * price if run_s else None
+        costs.append(("Money", told.cost(price) if told else None, spent))
+    rows = [
+        (name, _figure(expected, Unit.NUMBER), _figure(actual, Unit.NUMBER))
+        for name, expected, actual in costs
+        if expected or actual
+    ]
+    return [_table(("", "Estimated", "It took"), rows)] if rows else []
 
 
 def _environment(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from labeling import i18n
@@ -43,13 +43,15 @@ def came_true(run: Run, told: Estimate | None, *, price_per_hour: float | None =
     timing: Mapping[str, Any] = ((run.result or {}).get("report") or {}).get("timing") or {}
     if not timing.get("run_s"):
         return EMPTY
-    rows = [
-        (t("Time"), i18n.duration, told and told.seconds, timing["run_s"]),
-        (t("Memory"), size, told and told.peak_mb, timing.get("peak_mb")),
+    rows: list[tuple[str, Callable[[Any], str], float | None, float | None]] = [
+        (t("Time"), i18n.duration, told.seconds if told else None, timing["run_s"]),
+        (t("Memory"), size, told.peak_mb if told else None, timing.get("peak_mb")),
     ]
+    if timing.get("tokens"):
+        rows.append((t("Tokens"), i18n.number, told.tokens if told else None, timing["tokens"]))
     if price_per_hour is not None:
         spent = timing["run_s"] / 3600 * price_per_hour
-        rows.append((t("Money"), money, told and told.cost(price_per_hour), spent))
+        rows.append((t("Money"), money, told.cost(price_per_hour) if told else None, spent))
     cells = [
         [name, shown(before) if before else "—", el("b", shown(after) if after else "—")]
         for name, shown, before, after in rows

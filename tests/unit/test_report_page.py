@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from tests.unit.test_estimate import foretold
 from training.artefacts import Response, compare
+from training.blind import Blind
 from training.config import RunSpec
 from training.events import Event
 from training.measurements import plain
 from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.overoptimization import Look
-from training.report_page import HEIGHT, WIDTH, render
+from training.proportions import win_rate
+from training.report_page import HEIGHT, WIDTH, Beside, render
 from training.verdicts import Evidence, judge
 
 HOSTILE = "<script>alert(3)</script><img src=x onerror=alert(4)>\"'&"
@@ -101,11 +104,25 @@ def test_the_page_is_whole_and_tells_all_in_its_order() -> None:
 
     told = " ".join(read.text)
     heads = ["DPO from pol-000003", "What the numbers say", "What was asked", "Before and after"]
-    heads += ["Habits", "Curves", "Side by side", "Time", "Made with"]
+    heads += ["Habits", "Curves", "Side by side", "What it took", "Made with"]
     places = [told.index(head) for head in heads]
     assert places == sorted(places)
     assert read.tags[:2] == ["html", "head"]
     assert {"svg", "polyline", "table", "details"} <= set(read.tags)
+
+
+def test_what_was_estimated_and_what_people_said_stand_beside_what_the_trainer_knows() -> None:
+    told = foretold()
+    beside = Beside([Blind("pol-000003", win_rate(3, 1, 0))], told, price_per_hour=3600.0)
+    text = " ".join(outline(render(make_spec(), EVENTS, make_report(), beside)).text)
+
+    assert f"seconds {plain(told.seconds)} 20.2" in text
+    assert f"Tokens trained on {plain(told.tokens)} —" in text
+    assert f"Money {plain(told.seconds)} 20.2" in text
+    assert "pol-000003 75.0% (30.1% to 95.4%) 3 won, 1 lost, 0 drawn" in text
+    alone = " ".join(outline(render(make_spec(), EVENTS, make_report())).text)
+    assert "seconds — 20.2" in alone
+    assert "Money" not in alone
 
 
 def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:

@@ -77,12 +77,12 @@ def test_nothing_is_foretold_without_data() -> None:
 
 
 def test_the_estimate_stands_beside_what_a_run_took() -> None:
-    timing = {"run_s": 250.0, "peak_mb": 2048.0}
+    timing = {"run_s": 250.0, "peak_mb": 2048.0, "tokens": 123_456}
     run = make_run(RunState.SUCCEEDED, result={"report": {"timing": timing}})
 
     shown = view.came_true(run, TOLD)
 
-    for text in ("2 min 5 s", "4 min 10 s", "1.4 GiB", "2.0 GiB"):
+    for text in ("2 min 5 s", "4 min 10 s", "1.4 GiB", "2.0 GiB", "123,456"):
         assert text in shown
     assert "4 min 10 s" in view.came_true(run, None)
     assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), TOLD) == ""

@@ -84,7 +84,8 @@ def trainer_arguments(job: Job, options: TrainerOptions) -> dict[str, Any]:
         "weight_decay": options.weight_decay,
         "max_length": None,
         "per_device_train_batch_size": options.batch_size,
-        "per_device_eval_batch_size": EVAL_BATCH,
+        # Without gradients: who needs small batches to train needs them here.
+        "per_device_eval_batch_size": min(EVAL_BATCH, 2 * options.batch_size),
         "gradient_accumulation_steps": options.gradient_accumulation,
         "train_sampling_strategy": "sequential",
         "save_steps": options.save_steps,
@@ -193,6 +194,7 @@ def fit(
         {
             "first_step_at": reporter.first_step_at,
             "training_s": training_s,
+            "tokens": reporter.tokens if checkpoint is None else None,
             "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
         },
     )
