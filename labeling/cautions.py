@@ -17,6 +17,7 @@ from training.lengths import TokenCounts
 from training.machine import Machine
 from training.messages import Message
 from training.methods import LearnsFrom, Method
+from training.methods.dpo import LossType
 from training.methods.trainer_options import ReplayOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
@@ -32,6 +33,8 @@ ONE_PERSON = 0.6
 # Share of prompts that differ in more than numbers and punctuation, below which data lack variety.
 DISTINCT = 0.8
 REPEATED = 0.5
+# Lambert et al. 2024 (Tulu 3) used 5; 0.1 for sums over some tens of tokens is as much.
+SMALL_MEAN_BETA = 1.0
 CUT_NOTED, CUT_WARNED = 0.01, 0.05
 # Of the machine's memory; the rest is for the policy that people are being served by.
 MEMORY_WARNED, MEMORY_FULL = 0.7, 0.95
@@ -70,8 +73,8 @@ def of_data(method: Method, facts: DataFacts) -> Iterator[Caution]:
     yield from _prompts(facts)
 
 
-def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Iterator[Caution]:
-    """What the rows are as tokens; `counts` are of a sample of them."""
+def of_ends(*, ends_turns: bool) -> Iterator[Caution]:
+    """Whether a response has an end that a policy can learn."""
     if not ends_turns:
         yield Caution(
             "endless",
@@ -81,6 +84,10 @@ def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Ite
                 "The policy may learn never to stop. Give the model folder a template with one."
             ),
         )
+
+
+def of_lengths(counts: TokenCounts, *, max_length: int) -> Iterator[Caution]:
+    """What the rows are as tokens; `counts` are of a sample of them."""
     cut = Tally(sum(n > max_length for n in counts.sequences), len(counts.sequences))
     if cut.share >= CUT_NOTED:
         yield Caution(
@@ -91,6 +98,21 @@ def of_lengths(counts: TokenCounts, *, max_length: int, ends_turns: bool) -> Ite
                 {"percent": _percent(cut), "limit": max_length},
             ),
             Message("Raise the longest row, if memory allows, or shorten the prompts."),
+        )
+
+
+def of_loss(options: MethodOptions) -> Iterator[Caution]:
+    """Whether beta suits a loss that takes means over tokens where the others take sums."""
+    loss, beta = (getattr(options, name, None) for name in ("loss_type", "beta"))
+    if loss == LossType.SIGMOID_NORM and beta is not None and beta < SMALL_MEAN_BETA:
+        yield Caution(
+            "beta",
+            Severity.WARN,
+            Message(
+                "A beta of {beta:g} is small for sigmoid_norm, which takes means over tokens.",
+                {"beta": beta},
+            ),
+            Message("Set beta to 2 to 10, or little will be learned."),
         )
 
 

@@ -19,7 +19,7 @@ from store.training_data import Kind
 from training.estimate import Company, Estimate, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
 from training.methods import METHODS, LearnsFrom, Method
-from training.options import MethodOptions
+from training.options import MethodOptions, SpecError
 from training.runs import RunService
 
 # Of the newest completions, from which the length of responses is told.
@@ -81,7 +81,10 @@ class Outlooks:
         if method is None or "train" not in counted:
             return None
         look = self._look(method)
-        options = method.options.parsed(run.spec["options"])
+        try:
+            options = method.options.parsed(run.spec["options"])
+        except SpecError:
+            return None  # What the run was given is not to be had any more.
         if method.learns_from is LearnsFrom.PROMPTS:
             number = look.facts.rows  # a run asks some of them, as its options say
         else:
@@ -135,10 +138,10 @@ class Outlooks:
             yield from cautions.of_memory(told, machine)
         yield from cautions.of_data(method, look.facts)
         yield from cautions.of_replay(options, rows=look.facts.rows, general=general)
+        yield from cautions.of_ends(ends_turns=look.ends_turns)
+        yield from cautions.of_loss(options)
         if limit is not None:
-            yield from cautions.of_lengths(
-                look.counts, max_length=limit, ends_turns=look.ends_turns
-            )
+            yield from cautions.of_lengths(look.counts, max_length=limit)
 
 
 def company_of(spec: Mapping[str, Any]) -> Company:

@@ -28,6 +28,41 @@ class Volume(NamedTuple):
     to_next: int | None
 
 
+class Reach(StrEnum):
+    """How far an amount of data goes for a task."""
+
+    SHORT = "short"
+    FEWEST = "fewest"
+    USUAL = "usual"
+    IDEAL = "ideal"
+
+
+class Task(NamedTuple):
+    """A kind of task, and how many examples it takes: at least, as a rule, and at best."""
+
+    name: Message
+    fewest: int
+    usual: int
+    ideal: int
+
+    def reach(self, rows: int) -> Reach:
+        """How far this many go."""
+        return list(Reach)[sum(rows >= bound for bound in (self.fewest, self.usual, self.ideal))]
+
+
+# Rules of thumb of practitioners for fine-tuning on examples, not measured here.
+TASKS = (
+    Task(Message("A style"), 50, 100, 500),
+    Task(Message("A task with a form of its own"), 100, 300, 1_000),
+    Task(Message("A field of knowledge"), 200, 500, 2_000),
+    Task(Message("Reasoning in several steps"), 500, 1_000, 5_000),
+    Task(Message("Sorting into classes"), 500, 2_000, 5_000),
+    Task(Message("Answering questions"), 1_000, 5_000, 10_000),
+    Task(Message("Conversations"), 2_000, 10_000, 50_000),
+    Task(Message("Writing code"), 2_000, 10_000, 50_000),
+)
+
+
 class Bounds(NamedTuple):
     """The fewest rows of each grade above the lowest."""
 

@@ -8,7 +8,7 @@ sign of progress.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,6 +70,12 @@ def draw(methods: Mapping[str, Method], *, shown: str) -> OptionsForm:
                     drawn[kind] = _field(methods, users, kind.name, shown=shown)
     fields = {(user, kind.name): drawn[kind] for kind, users in kinds.items() for user in users}
     return OptionsForm(fields)
+
+
+def changes(fields: Sequence[gr.components.Component]) -> list[Any]:
+    """The events of a person's changes to fields; what is typed counts once it is done."""
+    typed = (gr.Number, gr.Textbox)
+    return [field.blur if isinstance(field, typed) else field.input for field in fields]
 
 
 def _kinds(methods: Mapping[str, Method]) -> dict[OptionField, list[str]]:

@@ -21,12 +21,13 @@ from labeling.sessions import Sessions
 from labeling.ui import actions, form, html, outlook, pipeline_view, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
 from labeling.ui.html import EMPTY, Html, el
-from labeling.volumes import Grade, Volume, volume
+from labeling.volumes import TASKS, Grade, Reach, Volume, volume
 from store.db import utc_now
 from store.errors import BadInput
 from store.preferences import PreferenceCounts
 from store.records import Run, RunState
 from store.training_data import KindCount
+from training.messages import Message
 from training.methods import METHODS, LearnsFrom
 from training.policy_host import PolicyHost, PromotionReport
 from training.tuning import Tuning
@@ -49,6 +50,12 @@ PRESETS = (
     Preset("medium", "Medium · 200 to 1,000", 1000, 500),
     Preset("large", "Large · over 1,000", None, 2000),
 )
+_REACHES = {
+    Reach.SHORT: (Message("too few"), "warn"),
+    Reach.FEWEST: (Message("enough to try"), "quiet"),
+    Reach.USUAL: (Message("enough"), "good"),
+    Reach.IDEAL: (Message("plenty"), "good"),
+}
 _ROWS = {
     LearnsFrom.PREFERENCES: mark("preferences to train on"),
     LearnsFrom.COMPARISONS: mark("pairs to train on"),
@@ -164,13 +171,20 @@ class TrainTab:
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            *(self.outlook, self.price),
+            self.price,
         ]
         fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        asked = {self.method, self.start_from, self.reward_run, self.price, *fields}
+        foresight = {
+            "fn": guarded(self._sessions, self.look_ahead, inline=self.nothing_to_expect),
+            "inputs": asked,
+            "outputs": self.outlook,
+            **quiet,
+        }
         actions.on_open(
             head, guarded(self._sessions, self.open), shown, [*everything, *fields]
-        ).then(guarded(self._sessions, self.prepare), None, None, **quiet)
+        ).then(guarded(self._sessions, self.prepare), None, None, **quiet).then(**foresight)
         self.drawn.change(
             guarded(self._sessions, self.look_back), self.shown, self.came_true, **quiet
         )
@@ -189,12 +203,17 @@ class TrainTab:
             {self.preset, self.method, *tunings},
             fields,
             **quiet,
-        )
+        ).then(**foresight)
         self.method.input(
             guarded(self._sessions, self.choose_method),
             shown,
             [*everything, *fields],
             **quiet,
+        ).then(**foresight)
+        gr.on(
+            [*form.changes(fields), self.start_from.input, self.reward_run.input],
+            trigger_mode="always_last",
+            **foresight,
         )
         self.start.click(
             guarded(self._sessions, self.launch),
@@ -204,7 +223,7 @@ class TrainTab:
         ).then(js="() => window.scrollTo({ top: 0, behavior: 'smooth' })")
         self.look.click(
             guarded(self._sessions, self.look_ahead),
-            {self.method, self.start_from, self.reward_run, self.price, *fields},
+            asked,
             self.outlook,
             show_progress="minimal",
             api_visibility="private",
@@ -226,7 +245,8 @@ class TrainTab:
         }
         if preset is None:
             fitting = preset_of(self._launching.amount(actor, method).rows).name
-            drawn |= {self.preset: fitting} | self._filled(actor, fitting, method, Tuning.LORA)
+            choice = gr.update(value=fitting, visible=self._has_presets(actor, method))
+            drawn |= {self.preset: choice} | self._filled(actor, fitting, method, Tuning.LORA)
         return drawn
 
     def prepare(self, actor: Actor) -> None:
@@ -287,6 +307,10 @@ class TrainTab:
         )
         return {self.outlook: outlook.outlook(told, price_per_hour=given[self.price] or None)}
 
+    def nothing_to_expect(self, _: str) -> dict[Any, Any]:
+        """Nobody has asked: what stands in the way is said to who presses the button."""
+        return {self.outlook: EMPTY}
+
     def set_price(self, actor: Actor, price: float | None) -> None:
         """What an hour costs from now on."""
         self._launching.set_price_per_hour(actor, price)
@@ -333,6 +357,14 @@ class TrainTab:
             self.actions: self._actions(view, is_log_shown=True),
         }
 
+    def _has_presets(self, actor: Actor, method: str) -> bool:
+        """Whether the amount of data makes a difference to what suits the method."""
+        fitting = {
+            self._launching.preset(actor, method, rows=preset.typical, tuning=Tuning.LORA)
+            for preset in PRESETS
+        }
+        return len(fitting) > 1
+
     def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
         rows = next(p.typical for p in PRESETS if p.name == preset)
         fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
@@ -356,7 +388,6 @@ class TrainTab:
         is_pipeline_active = pipeline is not None and pipeline.is_active
         return {
             self.data: data_card(method, amount, self._launching.counts(actor)),
-            self.outlook: EMPTY,
             self.pipeline: pipeline_view.start_card(
                 pipeline,
                 {run.id: run for run in runs},
@@ -415,7 +446,29 @@ def data_card(method: str, amount: KindCount, counts: PreferenceCounts) -> Html:
         html.figure(f"{amount.distinct_prompts:,}", t("distinct prompts")),
     )
     told = volume_notice(volume(METHODS[method], amount.rows))
-    return html.section(t("Training data"), head, told, aside)
+    return html.section(t("Training data"), head, told, task_table(amount.rows), aside)
+
+
+def task_table(rows: int) -> Html:
+    """What tasks of each kind take, and which of that there is."""
+    cells = [
+        [
+            say(task.name),
+            f"{task.fewest:,}",
+            f"{task.usual:,}",
+            f"{task.ideal:,}",
+            html.pill(say(_REACHES[task.reach(rows)][0]), _REACHES[task.reach(rows)][1]),
+        ]
+        for task in TASKS
+    ]
+    heads = (t("Task"), t("At least"), t("Better"), t("Ideal"), t("There are"))
+    note = t(
+        "Rules of thumb for examples to imitate; a manner can be learned from fewer pairs. A "
+        "thousand good ones beat ten thousand poor ones."
+    )
+    summary = el("summary", t("What a task takes"))
+    body = html.table(heads, cells, id="train-tasks")
+    return el("details", summary, body, el("p", note, class_="wsl-note"), class_="wsl-aside")
 
 
 def volume_notice(told: Volume) -> Html:

@@ -15,6 +15,8 @@ from store.data_facts import DataFacts, Duel, Tally
 from tests.unit.test_estimate import foretold, machine
 from training.lengths import TokenCounts
 from training.methods import METHODS
+from training.methods.dpo import DPOOptions
+from training.methods.ppo import PPOOptions
 
 NOTHING = Tally(0, 0)
 
@@ -109,7 +111,7 @@ def test_no_data_are_not_commented_on() -> None:
 def test_rows_that_will_be_left_out_are_foretold(long_rows: int, severity: Severity | None) -> None:
     counts = TokenCounts([90] * (100 - long_rows) + [130] * long_rows, [50] * 100)
 
-    found = named(cautions.of_lengths(counts, max_length=100, ends_turns=True))
+    found = named(cautions.of_lengths(counts, max_length=100))
 
     assert (found["cut"].severity if "cut" in found else None) is severity
     if severity:
@@ -117,9 +119,22 @@ def test_rows_that_will_be_left_out_are_foretold(long_rows: int, severity: Sever
 
 
 def test_a_template_that_ends_no_turn_is_told() -> None:
-    counts = TokenCounts([10], [5])
+    assert list(named(cautions.of_ends(ends_turns=False))) == ["endless"]
 
-    assert list(named(cautions.of_lengths(counts, max_length=100, ends_turns=False))) == ["endless"]
+
+@pytest.mark.parametrize(
+    ("loss", "beta", "expected"),
+    [("sigmoid_norm", 0.1, ["beta"]), ("sigmoid_norm", 5.0, []), ("sigmoid", 0.1, [])],
+)
+def test_a_beta_for_sums_is_told_where_the_loss_takes_means(
+    loss: str, beta: float, expected: list[str]
+) -> None:
+    options = DPOOptions.parsed({"loss_type": loss, "beta": beta})
+    assert list(named(cautions.of_loss(options))) == expected
+
+
+def test_a_method_without_a_loss_to_choose_is_not_told_of_beta() -> None:
+    assert list(cautions.of_loss(PPOOptions())) == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from labeling.launching import Launching
 from labeling.pipeline import Pipeline
 from labeling.promoting import Promoting
 from labeling.sessions import Sessions
-from labeling.ui.train import TrainTab
+from labeling.ui.train import TrainTab, task_table
 from store import policies, runs
 from store.db import Store
 from store.records import PromotionKind, Role, Run, RunState
@@ -119,3 +119,18 @@ def test_the_next_stage_is_followed_also_when_it_begins_while_the_page_is_drawn(
     assert now is not None
     assert now.current == "reward"
     assert tab.shown == now.run_ids["reward"]
+
+
+def test_a_preset_by_the_amount_of_data_is_offered_where_it_makes_a_difference(tab: Tab) -> None:
+    offered = {
+        method: tab.tab.open(tab.lead, "", None, method)[tab.tab.preset]["visible"]
+        for method in ("dpo", "ppo")
+    }
+    assert offered == {"dpo": True, "ppo": False}
+
+
+def test_the_task_at_hand_tells_how_much_it_takes() -> None:
+    shown = task_table(1_200)
+    assert shown.count("too few") == 2  # conversations and code
+    assert shown.count("plenty") == 2  # a style, and a task of its own form
+    assert "50,000" in shown
