@@ -21,15 +21,15 @@ from training.shape import ModelShape
 
 __all__ = ["ALONE", "PLANS", "Company", "Estimate", "Lengths", "Memory", "Rows", "estimate"]
 
-# Share of the rate of a plain matrix product that whole training steps reach: measured on a CPU;
-# on a GPU 40 to 50 % is usual (PaLM, Chowdhery et al. 2022, appendix B, has 46 %).
-EFFICIENCY: Mapping[str, float] = {"cpu": 0.42, "mps": 0.4, "cuda": 0.45}
+# Share of the rate of a plain matrix product that whole training steps reach: measured on a CPU
+# between idle and busy, so that either is met about as well; on a GPU 40 to 50 % is usual (PaLM, Chowdhery et al. 2022, appendix B, has 46 %).
+EFFICIENCY: Mapping[str, float] = {"cpu": 0.34, "mps": 0.4, "cuda": 0.45}
 # In calls of a small operation: one layer forward, of which half is Python; and an optimiser step
 # with its logging.
-CALLS_OF_LAYER = 150
-CALLS_OF_STEP = 5000
+CALLS_OF_LAYER = 190
+CALLS_OF_STEP = 6500
 # Loading a model and tokenising before the first step, and writing at the end.
-SETUP_S, SETUP_S_OF_ROW = 2.0, 0.002
+SETUP_S, SETUP_S_OF_ROW = 2.5, 0.002
 # Several processes are not prepared: each imports what takes seconds.
 LAUNCH_S = 8.0
 

@@ -16,7 +16,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from tests.bench import panels
@@ -83,17 +83,24 @@ def best_of(n: int, ranked: Sequence[Sequence[tuple[float, float]]]) -> dict[str
     """The best of `n` by the proxy, on average over the choices of `n` and over prompts.
 
     `ranked` are (proxy, gold) of each prompt's responses, the lowest proxy first; for the estimator
-    see `training.worker.selection.expected_best`.
+    see `training.worker.selection.expected_best`. `gold_error` is the standard error over prompts.
     """
     ways = [math.comb(k, n - 1) / math.comb(len(ranked[0]), n) for k in range(len(ranked[0]))]
-    proxy, gold = (
-        fmean(
-            sum(way * response[which] for way, response in zip(ways, one, strict=True))
-            for one in ranked
-        )
+    proxies, golds = (
+        [sum(way * r[which] for way, r in zip(ways, one, strict=True)) for one in ranked]
         for which in (0, 1)
     )
-    return {"n": n, "proxy": round(proxy, 3), "gold": round(gold, 3)}
+    return {
+        "n": n,
+        "proxy": round(fmean(proxies), 3),
+        "gold": round(fmean(golds), 3),
+        "gold_error": round(standard_error(golds), 3),
+    }
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean; that of a single value is not known, and taken for 0."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def stretches(course: Sequence[Iteration]) -> list[Iteration]:

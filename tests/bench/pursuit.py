@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
 
 import app
-from tests.bench.overoptimization import Iteration, best_of
+from tests.bench.overoptimization import Iteration, best_of, standard_error
 from tests.gold import Choice, SimulatedAnnotator, score
 from tests.ppo import build_trainer, share_base
 from tests.rundirs import make_run_dir, run_here
@@ -224,7 +223,7 @@ class _Onlooker:
 
 
 def _mean_with_error(values: Sequence[float]) -> tuple[float, float]:
-    return fmean(values), stdev(values) / math.sqrt(len(values))
+    return fmean(values), standard_error(values)
 
 
 def _row(number: int, prompt: str, better: str, worse: str) -> dict[str, Any]:

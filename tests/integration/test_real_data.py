@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import datasets
@@ -28,6 +29,7 @@ from store.db import Store
 from store.errors import BadInput
 from store.imports import ImportReport
 from store.records import Split, Verdict
+from tests.bench.text_baselines import Pair, cross_validated, longer_wins
 from tests.builders import judge, judge_in_every_way, make_comparison, make_judgment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -228,6 +230,26 @@ def test_a_tenth_of_the_hh_prompts_is_held_out(imported: Callable[..., Store]) -
     assert 0.08 < share < 0.12
     total = counts.trainable + counts.held_out + counts.empty_texts
     assert (total, counts.identical_texts, counts.evaluation) == (2312, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def hh_pairs(
+    imported: Callable[..., Store], tmp_path_factory: pytest.TempPathFactory
+) -> list[Pair]:
+    """The replies of the exported preferences; those to one conversation are one group."""
+    rows = exported(imported(HH), tmp_path_factory.mktemp("hh"))
+    return [
+        Pair(row["chosen"][0]["content"], row["rejected"][0]["content"], json.dumps(row["prompt"]))
+        for row in rows
+    ]
+
+
+def test_the_longer_hh_reply_wins_less_than_half(hh_pairs: list[Pair]) -> None:
+    assert longer_wins(hh_pairs) == pytest.approx(0.445, abs=0.010)
+
+
+def test_a_bag_of_words_ranks_three_in_five_pairs_of_hh_replies_right(hh_pairs: list[Pair]) -> None:
+    assert fmean(cross_validated(hh_pairs)) == pytest.approx(0.617, abs=0.010)
 
 
 # PandaLM and LLMFAO: several annotators to a pair

@@ -49,6 +49,12 @@ def test_choosing_by_the_proxy_gains_what_the_estimator_says_and_gold_only_by_th
     assert told["gold"] == pytest.approx({1: 9 / 4, 2: 1, 4: 0}[n], abs=1e-3)
 
 
+def test_how_sure_the_gold_of_a_choice_is_follows_from_how_prompts_differ() -> None:
+    told = best_of(1, [[(0.0, 1.0)], [(0.0, 3.0)], [(0.0, 5.0)]])
+    assert told["gold"] == 3
+    assert told["gold_error"] == pytest.approx(2 / math.sqrt(3), abs=1e-3)
+
+
 def test_the_plot_is_whole_and_leaves_empty_panels_out() -> None:
     line = [(0.0, -1.0), (1.0, 2.5)]
     svg = fromstring(
