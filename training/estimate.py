@@ -22,7 +22,8 @@ from training.shape import ModelShape
 __all__ = ["ALONE", "PLANS", "Company", "Estimate", "Lengths", "Memory", "Rows", "estimate"]
 
 # Share of the rate of a plain matrix product that whole training steps reach: measured on a CPU
-# between idle and busy, so that either is met about as well; on a GPU 40 to 50 % is usual (PaLM, Chowdhery et al. 2022, appendix B, has 46 %).
+# between idle and busy, so that either is met about as well; on a GPU 40 to 50 % is usual (PaLM,
+# Chowdhery et al. 2022, appendix B, has 46 %).
 EFFICIENCY: Mapping[str, float] = {"cpu": 0.34, "mps": 0.4, "cuda": 0.45}
 # In calls of a small operation: one layer forward, of which half is Python; and an optimiser step
 # with its logging.

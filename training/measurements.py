@@ -149,11 +149,13 @@ def _of_likelihood(likelihood: Mapping[str, Any]) -> list[Measurement]:
 def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
     """Before is what one would get without a model: by length, or by a coin."""
     accuracy, pairs = ranked["accuracy"], int(ranked["pairs"])
+    # Pairs of one ranking are not independent.
+    units = int(ranked.get("comparisons") or pairs)
     ranks = Message(
         "Ranks as people did (held-out pairs: {n}; a coin: 50 %); before: the longer one wins",
         {"n": pairs},
     )
-    interval = wilson_interval(accuracy * pairs, pairs)
+    interval = wilson_interval(accuracy * units, units)
     return [
         Measurement(ranks, ranked["longer_wins"], accuracy, Unit.SHARE, *interval),
         *_of_agreement(ranked),
@@ -252,6 +254,12 @@ def _of_following(followed: Mapping[str, Any]) -> list[Measurement]:
     return [Measurement(label, followed["before"], followed["after"], Unit.SHARE)]
 
 
+def _of_format(followed: Mapping[str, Any]) -> list[Measurement]:
+    told = {"n": followed["checks"]}
+    label = Message("Keeps to the format that the prompt asks for (checks: {n})", told)
+    return [Measurement(label, followed["before"], followed["after"], Unit.SHARE)]
+
+
 def _perplexities(losses: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Before and after, from mean losses in nats a token; None beyond what a number can hold."""
     before, after = (losses.get(f"loss_{when}") for when in ("before", "after"))
@@ -275,6 +283,7 @@ _READERS: Mapping[str, Callable[[Any], list[Measurement]]] = {
     "online_dpo": _of_online_dpo,
     "regressions": _of_regressions,
     "instructions": _of_following,
+    "format": _of_format,
     "generations": _of_generations,
     "forgetting": _of_forgetting,
 }

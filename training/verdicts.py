@@ -118,11 +118,15 @@ class Verdict(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How a reward model ranked held-out pairs, and how often the longer response was chosen."""
+    """How a reward model ranked held-out pairs, and how often the longer response was chosen.
+
+    The pairs are of so many `comparisons`: those of one ranking are not independent.
+    """
 
     pairs: int
     accuracy: float
     longer_wins: float
+    comparisons: int
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ class Evidence:
 def _ranking(told: Mapping[str, Any] | None) -> Ranking | None:
     if not told:
         return None
-    return Ranking(int(told["pairs"]), float(told["accuracy"]), float(told["longer_wins"]))
+    pairs = int(told["pairs"])
+    comparisons = int(told.get("comparisons") or pairs)
+    return Ranking(pairs, float(told["accuracy"]), float(told["longer_wins"]), comparisons)
 
 
 def judge(evidence: Evidence) -> list[Verdict]:
@@ -524,7 +530,7 @@ def _on_ranking(ranking: Ranking | None) -> list[Verdict]:
     """Nothing learned from a reward model is better than its ranking of pairs that it never saw."""
     if ranking is None:
         return []
-    low, high = wilson_interval(ranking.accuracy * ranking.pairs, ranking.pairs)
+    low, high = wilson_interval(ranking.accuracy * ranking.comparisons, ranking.comparisons)
     shown = {"share": ranking.accuracy, "low": low, "high": high, "n": ranking.pairs}
     if low <= COIN:
         evidence = Message(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from labeling.i18n import mark, t
 from labeling.ui import html
@@ -12,16 +12,18 @@ from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Run, RunEvent
 from training.events import EventKind, series
 from training.methods import METHODS, LearnsFrom
+from training.methods.dpo import LossType
 from training.overoptimization import looks
 
 _LN_2 = math.log(2)
+_FROM_LN_2 = (LossType.SIGMOID, LossType.SIGMOID_NORM, LossType.ROBUST)
 
 
 def curves(run: Run, events: Sequence[RunEvent]) -> Html:
     """What the run measured, over its steps: each chart that has something to show."""
     if run.state.is_final and not any(event.kind == EventKind.METRICS for event in events):
         return EMPTY
-    first, *others = _charts(run.method)
+    first, *others = _charts(run.method, run.spec.get("options") or {})
     drawn = [chart.draw(events) for chart in others if chart.tells(events)]
     return el(
         "div",
@@ -186,12 +188,19 @@ def _watch(events: Sequence[RunEvent]) -> Html:
     )
 
 
-def _charts(method: str) -> tuple[_Chart, ...]:
+def _start_of(options: Mapping[str, Any]) -> float | None:
+    """The loss of a policy that is still its reference, where that is worth a line."""
+    is_plain = options.get("loss_type", LossType.SIGMOID) in _FROM_LN_2
+    return _LN_2 if is_plain and not options.get("sft_weight") else None
+
+
+def _charts(method: str, options: Mapping[str, Any]) -> tuple[_Chart, ...]:
     if method == "online_dpo":
-        loss = _Chart(mark("Loss"), _LOSS_NOTES[method], _trained_and_held_out("loss"), _LN_2)
+        guide = _start_of(options)
+        loss = _Chart(mark("Loss"), _LOSS_NOTES[method], _trained_and_held_out("loss"), guide)
         return (_SCORES, loss, _RANKS_AS_MODEL, *_SHARED)
     if method in METHODS and METHODS[method].learns_from is LearnsFrom.PROMPTS:
         return (_OBJECTIVE, *_SHARED)
     note = _LOSS_NOTES.get(method, mark("How surprised the policy is by people's choices."))
-    guide = _LN_2 if method in ("dpo", "reward") else None
+    guide = _LN_2 if method == "reward" else _start_of(options) if method == "dpo" else None
     return (_Chart(mark("Loss"), note, _trained_and_held_out("loss"), guide), _RANKS, *_SHARED)

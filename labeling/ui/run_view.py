@@ -18,7 +18,7 @@ from store.records import Policy, Run, RunEvent, RunState, last_user_message
 from training.blind import all_verdicts
 from training.events import EventKind
 from training.messages import Message
-from training.methods import METHODS
+from training.methods import METHODS, LearnsFrom
 from training.runs import DIED, STOPPED_ELSEWHERE
 
 OPEN_SAMPLES = 3
@@ -39,6 +39,14 @@ _PHASES = {
     "training": mark("Training"),
     "watch": mark("Training the second model, for the watch"),
     "evaluating": mark("Measuring the result on held-out prompts"),
+}
+
+_LEARNED = {
+    LearnsFrom.PREFERENCES: mark("pairs"),
+    LearnsFrom.COMPARISONS: mark("pairs"),
+    LearnsFrom.DEMONSTRATIONS: mark("responses"),
+    LearnsFrom.RATINGS: mark("ratings"),
+    LearnsFrom.PROMPTS: mark("prompts"),
 }
 
 # Phases after the steps that progress is counted in.
@@ -154,7 +162,7 @@ def run_list(
         ]
         for run in runs
     ]
-    heads = (t("State"), t("Method"), t("From → made"), t("Pairs"), t("Started"), "")
+    heads = (t("State"), t("Method"), t("From → made"), t("Rows"), t("Started"), "")
     return html.section(t("Runs"), html.table(heads, rows, id="run-list"))
 
 
@@ -199,7 +207,7 @@ def _times(view: RunView, now: datetime) -> list[Html]:
     if left is not None:
         shown.append(html.figure(f"≈ {i18n.duration(left)}", t("of training left")))
     if _report(run).get("data"):
-        shown.append(html.figure(_pairs(run), t("pairs")))
+        shown.append(html.figure(_pairs(run), _what_is_learned(run)))
     if replayed := (_report(run).get("data") or {}).get("replayed"):
         shown.append(html.figure(f"{int(replayed):,}", t("replayed"), id="run-replayed"))
     shown.append(html.figure(run.parent_version, t("trained from")))
@@ -322,6 +330,11 @@ def _report(run: Run) -> Mapping[str, Any]:
 def _pairs(run: Run) -> str:
     counted = _report(run).get("data") or {}
     return f"{int(counted['train']):,}" if "train" in counted else "—"
+
+
+def _what_is_learned(run: Run) -> str:
+    method = METHODS.get(run.method)
+    return t(_LEARNED[method.learns_from]) if method else t("rows")
 
 
 def _state(run: Run) -> Html:

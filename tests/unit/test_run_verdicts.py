@@ -298,9 +298,10 @@ def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
 @pytest.mark.parametrize(
     ("ranking", "said"),
     [
-        (Ranking(8, 0.25, 0.6), "a coin gets 50"),
-        (Ranking(8, 0.75, 0.5), "a coin gets 50"),  # six of eight may be luck
-        (Ranking(400, 0.6, 0.7), "the longer response"),
+        (Ranking(8, 0.25, 0.6, 8), "a coin gets 50"),
+        (Ranking(8, 0.75, 0.5, 8), "a coin gets 50"),  # six of eight may be luck
+        (Ranking(36, 0.75, 0.5, 1), "a coin gets 50"),  # all of one ranking
+        (Ranking(400, 0.6, 0.7, 400), "the longer response"),
     ],
 )
 def test_a_reward_model_that_cannot_rank_is_not_called_fine(ranking: Ranking, said: str) -> None:
@@ -311,7 +312,7 @@ def test_a_reward_model_that_cannot_rank_is_not_called_fine(ranking: Ranking, sa
 
 def test_a_reward_model_that_ranks_is_to_be_learned_from_and_not_promoted() -> None:
     (verdict,) = judge(
-        Evidence(held_out_loss=[(1, 0.69), (2, 0.6)], ranking=Ranking(400, 0.7, 0.5))
+        Evidence(held_out_loss=[(1, 0.69), (2, 0.6)], ranking=Ranking(400, 0.7, 0.5, 400))
     )
     assert verdict.finding is Finding.FINE
     assert "Promote" not in str(verdict.advice)

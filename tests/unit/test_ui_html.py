@@ -16,7 +16,7 @@ from labeling.duels import Duel
 from labeling.exchange import ImportWork, WorkState
 from labeling.launching import RunView
 from labeling.promoting import VersionRow
-from labeling.ui import export, html, policies, project, prompts, run_view, train
+from labeling.ui import export, html, policies, project, prompts, run_charts, run_view, train
 from labeling.ui.html import Html, Line, el
 from store.errors import BadInput, BadRow
 from store.guidelines import Guidelines
@@ -196,6 +196,23 @@ def test_people_who_like_it_less_than_the_reward_model_did_are_heard_before_the_
     assert "The numbers look fine" in alone
     assert "The numbers look fine" not in heard
     assert "by the reward model, and 20% by people" in heard
+
+
+@pytest.mark.parametrize(
+    ("options", "is_drawn"),
+    [
+        ({}, True),
+        ({"loss_type": "robust"}, True),
+        ({"loss_type": "ipo"}, False),
+        ({"loss_type": "hinge"}, False),
+        ({"loss_type": "sigmoid", "sft_weight": 0.5}, False),
+    ],
+)
+def test_ln_2_is_drawn_where_the_loss_begins_there(options: dict[str, Any], is_drawn: bool) -> None:
+    run = replace(make_run(RunState.RUNNING), method="dpo", spec={"options": options})
+    points = [RunEvent("run-1", n, 1.0, "metrics", {"step": n, "loss": 2.0 - n}) for n in (0, 1)]
+    parts = run_charts.curves(run, points).split("wsl-guide")
+    assert len(parts) == 1 + is_drawn
 
 
 def test_a_run_with_a_page_links_to_it_and_an_older_one_does_not() -> None:

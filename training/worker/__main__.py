@@ -131,6 +131,8 @@ def _run_recipe(job: Job) -> Mapping[str, Any]:
     from training.worker import usage
 
     torch.set_num_threads(job.spec.threads)
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     earlier_s = worked_s(EventReader(job.run_dir.events_path).read())
     report: Mapping[str, Any] = usage.metered(lambda: recipe.train(job), earlier_s=earlier_s)
     return report

@@ -87,7 +87,7 @@ def tell_answers(
     return {
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
-        "instructions": followed._asdict() if followed else None,
+        **{name: found and found._asdict() for name, found in followed._asdict().items()},
         **won,
         "forgetting": forgotten._asdict() if forgotten else None,
     }

@@ -286,10 +286,11 @@ def _rank(trainer: ComparisonTrainer, options: RewardOptions) -> dict[str, Any] 
     prompts = [ids for group in groups for ids in group["prompts"]]
     completions = [ids for group in groups for ids in group["completions"]]
     scores = iter(scoring.score(trainer.model, prompts, completions, Pooling(options.pooling)))
-    decided, longer, losses, all_scores = [], [], [], []
+    decided, longer, losses, all_scores, comparisons = [], [], [], [], 0
     for group in groups:
         found = [next(scores) for _ in group["completions"]]
         all_scores += found
+        comparisons += not all(group["ties"])
         for (better, worse), is_tie in zip(group["pairs"], group["ties"], strict=True):
             if not is_tie:
                 decided.append(found[better] - found[worse])
@@ -304,6 +305,7 @@ def _rank(trainer: ComparisonTrainer, options: RewardOptions) -> dict[str, Any] 
     probabilities, happened = [p for p, _ in sides], [did for _, did in sides]
     return {
         "pairs": len(decided),
+        "comparisons": comparisons,
         "accuracy": _accuracy(decided),
         "longer_wins": _accuracy(longer),
         "loss": fmean(losses),
