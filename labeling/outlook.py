@@ -18,6 +18,7 @@ from store.records import Run
 from store.training_data import Kind
 from training.estimate import Company, Estimate, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
+from training.loading import ModelLoadError
 from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions, SpecError
 from training.runs import RunService
@@ -80,10 +81,9 @@ class Outlooks:
         counted = ((run.result or {}).get("report") or {}).get("data") or {}
         if method is None or "train" not in counted:
             return None
-        look = self._look(method)
         try:
-            options = method.options.parsed(run.spec["options"])
-        except SpecError:
+            look, options = self._look(method), method.options.parsed(run.spec["options"])
+        except (SpecError, ModelLoadError):
             return None  # What the run was given is not to be had any more.
         if method.learns_from is LearnsFrom.PROMPTS:
             number = look.facts.rows  # a run asks some of them, as its options say

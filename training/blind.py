@@ -65,8 +65,8 @@ def _parted(opponent: str, told: Mapping[str, Any], won: WinRate) -> Verdict:
             {"opponent": opponent, "reward": told["rate"], **_counted(won)},
         ),
         Message(
-            "Roll back if people like the other better. Then train a new reward model: what people "
-            "said of this policy's responses shows it what it is wrong about. A higher KL "
+            "Roll back if people like the other better. Let people judge responses of this policy "
+            "to the prompts of training too, and train a new reward model on them. A higher KL "
             "coefficient keeps the next policy nearer to what was judged."
         ),
     )
@@ -82,7 +82,7 @@ def _disliked(opponent: str, won: WinRate) -> Verdict:
             "(95 % interval {low:.0%} to {high:.0%}, verdicts: {n}).",
             {"opponent": opponent, **_counted(won)},
         ),
-        Message("Roll back to the other, and train again with these judgments among the data."),
+        Message("Roll back to the other. Judge more pairs before you train again."),
     )
 
 

@@ -171,7 +171,7 @@ class TrainTab:
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            self.price,
+            *(self.outlook, self.price),
         ]
         fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -242,6 +242,7 @@ class TrainTab:
         drawn = self._everything(actor, shown, method) | {
             self.about: about_method(method),
             self.price: self._launching.price_per_hour(actor),
+            self.outlook: EMPTY,  # What is known of another method, or in another language.
         }
         if preset is None:
             fitting = preset_of(self._launching.amount(actor, method).rows).name

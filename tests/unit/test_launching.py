@@ -160,6 +160,18 @@ def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
     assert bench.runs.launched[-1]["watch_model"] is None
 
 
+def test_nothing_is_foretold_of_a_run_whose_options_are_not_to_be_had_any_more(
+    bench: Bench,
+) -> None:
+    run = bench.launching.launch(LEA, "dpo", {})
+    result = {"report": {"data": {"train": 9, "held_out": 1}}}
+    runs.mark_finished(bench.store, run.id, RunState.SUCCEEDED, result=result)
+    gone = '{"options": {"gone": 1}}'
+    bench.store.write(lambda cursor: cursor.execute("UPDATE runs SET spec = ?", [gone]) and None)
+
+    assert bench.launching.foretold(LEA, run.id) is None
+
+
 def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench: Bench) -> None:
     run = bench.succeed(bench.launching.launch(LEA, "dpo", {}))
     stranger, made = (
