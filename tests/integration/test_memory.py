@@ -15,9 +15,8 @@ from training.worker.failures import describe
 MORE_THAN_ANY_MACHINE_HAS = 2**60  # bytes
 
 
-def test_torch_s_own_error_for_a_full_gpu_is_a_lack_of_memory() -> None:
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    assert describe(error).name == "out_of_memory"
+def test_torch_s_own_error_for_a_full_device_is_known_whatever_it_says() -> None:
+    assert describe(torch.OutOfMemoryError("Tried to allocate 2 GiB.")).name == "out_of_memory"
 
 
 def test_what_torch_raises_for_too_large_a_tensor_is_a_lack_of_memory() -> None:
