@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Iterator, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +16,24 @@ from store import policies, runs
 from store.records import Run, RunState
 from tests.forks import forked_trainers
 from tests.models import build_model
-from tests.rundirs import edit_spec, losses, make_run_dir, preference_rows, run_here
+from tests.rundirs import (
+    TIMEOUT_S,
+    comparison_rows,
+    edit_spec,
+    losses,
+    make_run_dir,
+    preference_rows,
+    run_here,
+)
 from tests.services import Lab, open_lab
+from training import engine, process
+from training.config import worker_environment
 from training.events import EventReader
 from training.rundir import Outcome, RunDir
 
+POLL_S = 0.005
+# Comparisons of three pairs each: so many are divided between two reward models.
+ENOUGH = 112
 LONG: Mapping[str, Any] = {"epochs": 12, "save_steps": 4}
 
 
@@ -101,6 +116,62 @@ def test_a_torn_event_is_dropped_and_the_numbering_has_no_gap(death: Death) -> N
     in_store = runs.events(death.lab.store, death.resumed.id)
     assert [e.seq for e in in_store] == list(range(len(in_file)))
     assert [(e.seq, e.kind, e.data) for e in in_store] == [(e.seq, e.kind, e.data) for e in in_file]
+
+
+def kill_once(has_come: Callable[[], bool], run_dir: RunDir) -> None:
+    """Start the trainer of a run directory in a process of its own, and kill it then."""
+    with forked_trainers():
+        trainer = process.start(
+            [sys.executable, *engine.WORKER, str(run_dir.path)],
+            log=run_dir.log_path,
+            environment=worker_environment(1),
+        )
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not has_come():
+                assert trainer.poll() is None, run_dir.log_tail(40)
+                assert time.monotonic() < deadline
+                time.sleep(POLL_S)
+        finally:
+            trainer.kill()
+            trainer.wait(TIMEOUT_S)
+    assert run_dir.read_result() is None
+
+
+@pytest.mark.parametrize("method", ["sft", "kto", "reward"])
+def test_other_methods_too_have_the_very_losses_of_a_run_that_was_never_killed(
+    model: Path, tmp_path: Path, method: str
+) -> None:
+    options: dict[str, Any] = {"method": method, "eval_generations": 0, **LONG}
+    killed, undisturbed = (make_run_dir(tmp_path / name, model, **options) for name in "ab")
+    kill_once(lambda: killed.newest_checkpoint() is not None, killed)
+
+    results = [run_here(run_dir) for run_dir in (killed, undisturbed)]
+
+    assert [result.state for result in results] == [Outcome.SUCCEEDED] * 2, killed.log_tail(40)
+    steps = [e.data for e in EventReader(killed.events_path).read() if e.kind == "progress"]
+    assert [step["first_step"] for step in steps].count(True) == 2
+    assert losses(killed) == losses(undisturbed)
+
+
+def test_a_reward_run_that_died_at_its_second_model_leaves_both(
+    model: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 2, "evaluations": 1, "save_steps": 4}
+    killed, undisturbed = (
+        make_run_dir(
+            tmp_path / name, model, method="reward", rows=comparison_rows(ENOUGH), **options
+        )
+        for name in "ab"
+    )
+    second = RunDir(killed.watch)
+    kill_once(lambda: second.newest_checkpoint() is not None, killed)
+
+    reports = [run_here(run_dir).report for run_dir in (killed, undisturbed)]
+
+    assert reports[0]["reward_model"] == reports[1]["reward_model"]
+    assert reports[0]["watch_model"] == reports[1]["watch_model"] is not None
+    assert losses(second) == losses(RunDir(undisturbed.watch))
 
 
 def test_a_full_disk_is_a_named_failure(model: Path, tmp_path: Path) -> None:
