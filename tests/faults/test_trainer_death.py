@@ -157,7 +157,7 @@ def test_other_methods_too_have_the_very_losses_of_a_run_that_was_never_killed(
 def test_a_reward_run_that_died_at_its_second_model_leaves_both(
     model: Path, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"epochs": 2, "evaluations": 1, "save_steps": 4}
+    options: dict[str, Any] = {"epochs": 2, "eval_share": 0.05, "evaluations": 1, "save_steps": 4}
     killed, undisturbed = (
         make_run_dir(
             tmp_path / name, model, method="reward", rows=comparison_rows(ENOUGH), **options
@@ -165,7 +165,7 @@ def test_a_reward_run_that_died_at_its_second_model_leaves_both(
         for name in "ab"
     )
     second = RunDir(killed.watch)
-    kill_once(lambda: second.newest_checkpoint() is not None, killed)
+    kill_once(lambda: second.events_path.exists() and bool(losses(second)), killed)
 
     reports = [run_here(run_dir).report for run_dir in (killed, undisturbed)]
 
