@@ -36,6 +36,7 @@ from training.runs import RunService
 from training.tuning import Tuning, check_continues, tuning_of
 
 LOG_LINES = 80
+PREPARE_TIMEOUT_S = 60.0
 HIGHEST_PRICE = 1_000_000
 _PRICE = "price_per_hour"
 
@@ -135,9 +136,16 @@ class Launching:
         return self._outlooks.of_run(runs.get(self._store, run_id))
 
     def prepare(self, actor: Actor) -> None:
-        """A lead is looking at the Train tab: have a trainer process warm."""
+        """A lead is looking at the Train tab: have a trainer process warm. Returns once it is, or
+        has taken too long."""
         require_lead(actor, "train")
         self._runs.prepare()
+        self._runs.wait_prepared(PREPARE_TIMEOUT_S)
+
+    def is_training(self, actor: Actor) -> bool:
+        """A trainer is at work."""
+        require_lead(actor, "see runs")
+        return self._runs.is_training
 
     def launch(
         self,

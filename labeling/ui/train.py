@@ -177,7 +177,7 @@ class TrainTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         asked = {self.method, self.start_from, self.reward_run, self.price, *fields}
         foresight = {
-            "fn": guarded(self._sessions, self.look_ahead, inline=self.nothing_to_expect),
+            "fn": guarded(self._sessions, self.foresee, inline=self.nothing_to_expect),
             "inputs": asked,
             "outputs": self.outlook,
             **quiet,
@@ -307,6 +307,13 @@ class TrainTab:
             reward_run=given[self.reward_run],
         )
         return {self.outlook: outlook.outlook(told, price_per_hour=given[self.price] or None)}
+
+    def foresee(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The same without being asked; not while a trainer is at work, since a machine that is not
+        known yet would be measured beside it, to the harm of both."""
+        if self._launching.is_training(actor):
+            return {self.outlook: gr.skip()}
+        return self.look_ahead(actor, given)
 
     def nothing_to_expect(self, _: str) -> dict[Any, Any]:
         """Nobody has asked: what stands in the way is said to who presses the button."""

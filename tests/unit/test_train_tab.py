@@ -28,6 +28,7 @@ class WatchedRuns(ScriptedRuns):
     def __init__(self, store: Store, folder: Path) -> None:
         super().__init__(store, folder)
         self.on_finished: list[Any] = []
+        self.is_training = False
 
     def tell(self, run: Run) -> None:
         """As the run service does, after the store knows that the run has ended."""
@@ -127,6 +128,11 @@ def test_a_preset_by_the_amount_of_data_is_offered_where_it_makes_a_difference(t
         for method in ("dpo", "ppo")
     }
     assert offered == {"dpo": True, "ppo": False}
+
+
+def test_nobody_is_told_unasked_what_to_expect_while_a_trainer_is_at_work(tab: Tab) -> None:
+    tab.runs.is_training = True
+    assert tab.tab.foresee(tab.lead, {}) == {tab.tab.outlook: gr.skip()}
 
 
 def test_the_task_at_hand_tells_how_much_it_takes() -> None:
