@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from training.messages import Message
 from training.proportions import WinRate
-from training.verdicts import Finding, Severity, Verdict
+from training.verdicts import COIN, Finding, Severity, Verdict
 
-COIN = 0.5
 _ASKS_PEOPLE = (Finding.FINE, Finding.NOT_MEASURED)
 
 

@@ -1,7 +1,7 @@
 """What a model remembers of the tokens so far, with room for those to come.
 
-The library's own copies all that it remembers for each new token: on a small model that takes a
-third of the time of drawing.
+The library's own copies all that it remembers for each new token; without, drawing 48 responses of
+the bundled policy takes about a tenth less time.
 """
 
 from __future__ import annotations
