@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training import report_page
+from training.blind import Standing
 from training.estimate import ALONE, Company, Estimate
 from training.events import EventReader
 from training.general import brought_along
@@ -30,6 +31,7 @@ from training.loading import ModelLoadError
 from training.messages import Message
 from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.options import MethodOptions, SpecError
+from training.proportions import UNKNOWN
 from training.report_page import Beside
 from training.rundir import RunDir
 from training.runs import RunService
@@ -54,13 +56,15 @@ class Start(StrEnum):
 class RunView:
     """A run with all that a page shows of it. `policy` is what it produced, if it did.
 
-    `duels` are what people said of that against the policy before it and against the base.
+    `duels` are what people said of that against the policy before it and against the base,
+    `standings` how it and the others that were trained from the policy before do against that.
     """
 
     run: Run
     events: list[RunEvent]
     policy: Policy | None
     duels: tuple[Duel, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
 
 class Launching:
@@ -224,8 +228,11 @@ class Launching:
             raise NotFound(
                 "Run {run_id} has no report. A run writes one when it ends well.", run_id=run_id
             )
+        policy = policies.of_run(self._store, run_id)
+        met = duels_of_all(self._store) if policy else {}
         beside = Beside(
-            blind=judged(self._duels(policies.of_run(self._store, run_id))),
+            blind=judged(self._duels(policy, met)),
+            standings=self._standings(policy, met),
             estimate=self.foretold(actor, run_id),
             price_per_hour=self.price_per_hour(actor),
         )
@@ -238,8 +245,11 @@ class Launching:
         if not found:
             return None
         run = runs.get(self._store, run_id) if run_id else found[0]
-        policy = policies.of_run(self._store, run.id)
-        return RunView(run, runs.events(self._store, run.id), policy, self._duels(policy))
+        policy, events = policies.of_run(self._store, run.id), runs.events(self._store, run.id)
+        if policy is None:
+            return RunView(run, events, None)
+        met = duels_of_all(self._store)
+        return RunView(run, events, policy, self._duels(policy, met), self._standings(policy, met))
 
     def _agreement(self, method: Method) -> tuple[float | None, int]:
         """What the accuracy of a reward model is to be held against."""
@@ -328,14 +338,33 @@ class Launching:
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
         return run
 
-    def _duels(self, policy: Policy | None) -> tuple[Duel, ...]:
+    def _duels(self, policy: Policy | None, met: Mapping[str, Sequence[Duel]]) -> tuple[Duel, ...]:
         """Of a policy against its parent and its base, once it has met them."""
         if policy is None:
             return ()
         base = policies.base_of(self._store, policy.base_model)
-        met = {policy.parent_version, base.version if base else None}
-        duels = duels_of_all(self._store).get(policy.version, ())
-        return tuple(duel for duel in duels if duel.opponent in met)
+        opponents = {policy.parent_version, base.version if base else None}
+        return tuple(duel for duel in met.get(policy.version, ()) if duel.opponent in opponents)
+
+    def _standings(
+        self, policy: Policy | None, met: Mapping[str, Sequence[Duel]]
+    ) -> tuple[Standing, ...]:
+        """Of a policy and of all others that were trained from the same one."""
+        if policy is None:
+            return ()
+        parent = policy.parent_version
+        made = {
+            p.run_id: p.version
+            for p in policies.list_all(self._store)
+            if p.run_id and p.parent_version == parent
+        }
+        found = []
+        for run in runs.list_all(self._store):
+            if version := made.get(run.id):
+                won = next((d.won for d in met.get(version, ()) if d.opponent == parent), UNKNOWN)
+                report = (run.result or {}).get("report") or {}
+                found.append(Standing.of(version, report, won))
+        return tuple(standing for standing in found if standing)
 
 
 def _report_with(run_dir: RunDir, beside: Beside) -> str | None:

@@ -6,8 +6,9 @@ the ones to tell whether the two have parted. Pure functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from training.messages import Message
 from training.proportions import WinRate
@@ -21,6 +22,37 @@ class Blind(NamedTuple):
 
     opponent: str
     won: WinRate
+
+
+class Standing(NamedTuple):
+    """A policy against the one that it was trained from: how far away it is, and how often it wins.
+
+    `distance` is sqrt(KL), over which win rates rise and fall in a simple form (Gao et al. 2022);
+    `by_reward` is the share by the reward model, None where there is none.
+    """
+
+    version: str
+    distance: float
+    by_reward: float | None
+    by_people: WinRate
+
+    @classmethod
+    def of(cls, version: str, report: Mapping[str, Any], by_people: WinRate) -> Self | None:
+        """From the report of the policy's run; None where that measured no distance."""
+        kl = (report.get("generations") or {}).get("kl_k1")
+        if kl is None or not math.isfinite(kl):
+            return None
+        told = report.get("win_rate") or {}
+        return cls(version, math.sqrt(max(kl, 0.0)), told.get("rate"), by_people)
+
+
+def by_distance(standings: Sequence[Standing]) -> list[Standing]:
+    """The nearest first, behind the policy that all were trained from; empty while people have said
+    nothing of any."""
+    if not any(standing.by_people.n for standing in standings):
+        return []
+    start = Standing("", 0.0, COIN, WinRate(COIN, COIN, COIN, 0, 0, 0, 0))
+    return [start, *sorted(standings, key=lambda standing: standing.distance)]
 
 
 def judge_by_people(

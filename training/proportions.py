@@ -23,11 +23,15 @@ class WinRate(NamedTuple):
     draws: int
 
 
+# Of which nothing is known.
+UNKNOWN = WinRate(None, 0.0, 1.0, 0, 0, 0, 0)
+
+
 def win_rate(wins: int, losses: int, draws: int) -> WinRate:
     """Win rate with draws as half a win (approximate then: a half is not a binomial outcome)."""
     n = wins + losses + draws
     if n == 0:
-        return WinRate(None, 0.0, 1.0, 0, 0, 0, 0)
+        return UNKNOWN
     low, high = wilson_interval(wins + draws / 2, n)
     return WinRate((wins + draws / 2) / n, low, high, n, wins, losses, draws)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
 from training.artefacts import Change
-from training.blind import Blind, all_verdicts
+from training.blind import Blind, Standing, all_verdicts, by_distance
 from training.config import RunSpec
 from training.estimate import Estimate
 from training.events import Event, EventKind, series
@@ -77,12 +77,14 @@ details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; 
 
 
 class Beside(NamedTuple):
-    """What the trainer does not know: people's blind verdicts, and what the run was estimated to
-    take, with the price of an hour in a currency of people's own."""
+    """What the trainer does not know: people's blind verdicts, what the run was estimated to take,
+    with the price of an hour in a currency of people's own, and how the policy and others that were
+    trained from the same one stand."""
 
     blind: Sequence[Blind] = ()
     estimate: Estimate | None = None
     price_per_hour: float | None = None
+    standings: Sequence[Standing] = ()
 
 
 NOTHING = Beside()
@@ -102,7 +104,7 @@ def render(
         *_section("What the numbers say", _verdicts(verdicts)),
         *_section("What was asked", _pairs(_asked(spec, report))),
         *_section("Before and after", _measured(report)),
-        *_section("By people, who did not know which was which", _by_people(beside.blind)),
+        *_section("By people, who did not know which was which", _by_people(beside)),
         *_section("Habits", _artefacts(report)),
         *_section("Curves", _curves(events)),
         *_section("Side by side", _samples(report)),
@@ -212,17 +214,19 @@ def _measured(report: Mapping[str, Any]) -> list[Element]:
     return [note, _table(("", "Before", "After"), rows), *scored] if rows else []
 
 
-def _by_people(blind: Sequence[Blind]) -> list[Element]:
+def _by_people(beside: Beside) -> list[Element]:
     rows = [
         (
             opponent,
             f"{won.rate:.1%} ({won.low:.1%} to {won.high:.1%})",
             f"{won.wins} won, {won.losses} lost, {won.draws} drawn",
         )
-        for opponent, won in blind
+        for opponent, won in beside.blind
         if won.rate is not None
     ]
-    return [_table(("Against", "Wins (95 % interval)", "Verdicts"), rows)] if rows else []
+    said = [_table(("Against", "Wins (95 % interval)", "Verdicts"), rows)] if rows else []
+    chart = _standings_chart(by_distance(beside.standings))
+    return [*said, el("div", chart, class_="curves")] if chart is not None else said
 
 
 def _artefacts(report: Mapping[str, Any]) -> list[Element]:
@@ -298,6 +302,20 @@ def _watch_chart(events: Sequence[Event]) -> Element | None:
             _Curve(
                 "second model", "held-out", [(look.distance, look.watch_reward) for look in seen]
             ),
+        ),
+        axis="√KL",
+    )
+
+
+def _standings_chart(standings: Sequence[Standing]) -> Element | None:
+    """The policies that were trained from the same one, over their distance to it."""
+    scored = [(s.distance, s.by_reward) for s in standings if s.by_reward is not None]
+    people = [(s.distance, s.by_people.rate) for s in standings if s.by_people.rate is not None]
+    return _figure_of(
+        "Share of comparisons won by policies trained from the same one",
+        (
+            _Curve("by the reward model", "training", scored if len(scored) > 1 else []),
+            _Curve("by people", "held-out", people),
         ),
         axis="√KL",
     )

@@ -213,12 +213,16 @@ def interval_meter(rate: float | None, low: float, high: float, label: str) -> H
 
 
 class Line(NamedTuple):
-    """One curve of a chart: (x, y) points in order of x. `dots` draws them unconnected."""
+    """One curve of a chart: (x, y) points in order of x. `dots` draws them unconnected.
+
+    `bars` are intervals of y at an x, (x, low, high).
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     tone: str = "accent"
     dots: bool = False
+    bars: Sequence[tuple[float, float, float]] = ()
 
 
 def line_chart(
@@ -244,6 +248,7 @@ def line_chart(
         return el("figure", caption, body, class_="wsl-chart")
     frame = _frame_of(drawn, guide, bounds)
     shapes = [_guide_line(frame, guide)] if guide is not None else []
+    shapes += [_bars(frame, line) for line in drawn if line.bars]
     shapes += [_curve(frame, line) for line in drawn]
     svg = el(
         "svg",
@@ -325,6 +330,7 @@ def _frame_of(
 ) -> _Frame:
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
+    ys += [y for line in lines for _, *ends in line.bars for y in ends]
     ys += [guide] if guide is not None else []
     low, high = bounds or (min(ys), max(ys))
     if high - low < (room := max(0.01, abs(high) / 100)):
@@ -341,6 +347,14 @@ def _curve(frame: _Frame, line: Line) -> Html:
         return el("path", d=_path(frame, line.points), class_=f"wsl-line-{line.tone}")
     faint = el("path", d=_path(frame, line.points), class_=f"wsl-faint wsl-line-{line.tone}")
     return join([faint, strong])
+
+
+def _bars(frame: _Frame, line: Line) -> Html:
+    path = ""
+    for x, low, high in line.bars:
+        _, top = frame.place(x, high)
+        path += f"{_move(frame, x, low)}V{top:.2f}"
+    return el("path", d=path, class_=f"wsl-faint wsl-line-{line.tone}")
 
 
 def _path(frame: _Frame, points: Sequence[tuple[float, float]]) -> str:

@@ -10,17 +10,22 @@ from labeling.i18n import mark, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Run, RunEvent
+from training.blind import Standing, by_distance
 from training.events import EventKind, series
 from training.methods import METHODS, LearnsFrom
 from training.methods.dpo import LossType
 from training.overoptimization import looks
+from training.verdicts import COIN
 
 _LN_2 = math.log(2)
 _FROM_LN_2 = (LossType.SIGMOID, LossType.SIGMOID_NORM, LossType.ROBUST)
 
 
-def curves(run: Run, events: Sequence[RunEvent]) -> Html:
-    """What the run measured, over its steps: each chart that has something to show."""
+def curves(run: Run, events: Sequence[RunEvent], standings: Sequence[Standing] = ()) -> Html:
+    """What the run measured, over its steps: each chart that has something to show.
+
+    `standings` are those of its policy and of others that were trained from the same one.
+    """
     if run.state.is_final and not any(event.kind == EventKind.METRICS for event in events):
         return EMPTY
     first, *others = _charts(run.method, run.spec.get("options") or {})
@@ -29,6 +34,7 @@ def curves(run: Run, events: Sequence[RunEvent]) -> Html:
         "div",
         first.draw(events),
         _watch(events),
+        _by_people(standings, run.parent_version),
         *drawn,
         class_="wsl-charts",
         id="run-curves-charts",
@@ -184,6 +190,38 @@ def _watch(events: Sequence[RunEvent]) -> Html:
             "policy learns from the second model: where it falls and the reward rises, the reward "
             "is being exploited."
         ),
+        axis="√KL",
+    )
+
+
+def _by_people(standings: Sequence[Standing], parent: str) -> Html:
+    """What people make of policies beside what their reward models did, over the distance."""
+    found = by_distance(standings)
+    if not found:
+        return EMPTY
+    judged = [s for s in found if s.by_people.rate is not None]
+    people = [(s.distance, s.by_people.rate or 0.0) for s in judged]
+    scored = [(s.distance, s.by_reward) for s in found if s.by_reward is not None]
+    return html.line_chart(
+        t("People and reward model"),
+        [
+            Line(t("by the reward model"), scored if len(scored) > 1 else [], "good"),
+            Line(
+                t("by people"),
+                people,
+                "warn",
+                bars=[(s.distance, s.by_people.low, s.by_people.high) for s in judged],
+            ),
+        ],
+        note=t(
+            "How often policies trained from {parent} win against it, over the root of their KL: "
+            "by the reward model, and by people who did not know which was which, with 95 % "
+            "intervals. Where people's share falls and the other rises, the reward is being "
+            "exploited.",
+            parent=parent,
+        ),
+        guide=COIN,
+        bounds=(0.0, 1.0),
         axis="√KL",
     )
 

@@ -262,7 +262,7 @@ class TrainTab:
             return self._everything(actor, _followed(shown, pipeline), method, pipeline)
         return {
             self.status: run_view.status(view, utc_now()),
-            self.curves: run_charts.curves(view.run, view.events),
+            self.curves: run_charts.curves(view.run, view.events, view.standings),
         }
 
     def stop_following(self, message: str) -> dict[Any, Any]:
@@ -409,7 +409,9 @@ class TrainTab:
             self.status: run_view.status(view, now) if view else no_run(),
             self.actions: self._actions(view, is_log_shown=False) if view else EMPTY,
             self.swap: EMPTY,
-            self.curves: run_charts.curves(view.run, view.events) if view else EMPTY,
+            self.curves: run_charts.curves(view.run, view.events, view.standings)
+            if view
+            else EMPTY,
             self.log: EMPTY,
             self.result: run_view.result(view, is_live=self._is_live(view)) if view else EMPTY,
             self.runs: run_view.run_list(

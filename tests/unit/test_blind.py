@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from training.blind import Blind, all_verdicts, judge_by_people
-from training.proportions import WinRate, win_rate
+from training.blind import Blind, Standing, all_verdicts, by_distance, judge_by_people
+from training.proportions import UNKNOWN, WinRate, win_rate
 from training.verdicts import Evidence, Finding, Severity, judge
 
 PARENT, BASE = "pol-000003", "pol-000000"
@@ -64,3 +64,36 @@ def test_what_looks_fine_to_the_machine_is_not_told_beside_people_who_say_otherw
     assert alone.finding is Finding.FINE
     assert heard.finding is Finding.PARTED
     assert "wins 90% by the reward model, and 20% by people" in str(heard.evidence)
+
+
+def standing(kl: Any, said: WinRate, promised: float | None = 0.9) -> Standing | None:
+    told = promised and {"rate": promised}
+    return Standing.of("pol-000001", {"generations": {"kl_k1": kl}, "win_rate": told}, said)
+
+
+def test_policies_stand_by_their_distance_behind_the_one_they_come_from() -> None:
+    far, near = standing(9.0, win_rate(3, 7, 0)), standing(4.0, UNKNOWN, None)
+    assert far is not None
+    assert near is not None
+    start, *others = by_distance([far, near])
+    assert others == [near, far]
+    assert [s.distance for s in (start, *others)] == [0.0, 2.0, 3.0]
+    assert [s.by_reward for s in (start, *others)] == [0.5, None, 0.9]
+    assert [s.by_people.rate for s in (start, *others)] == [0.5, None, 0.3]
+
+
+def test_nothing_stands_while_people_have_said_nothing() -> None:
+    near = standing(4.0, UNKNOWN)
+    assert near is not None
+    assert by_distance([near]) == []
+
+
+@pytest.mark.parametrize("kl", [None, float("nan")])
+def test_a_policy_of_unknown_distance_stands_nowhere(kl: Any) -> None:
+    assert standing(kl, win_rate(3, 7, 0)) is None
+
+
+def test_an_estimate_below_zero_is_no_distance() -> None:
+    found = standing(-0.01, win_rate(3, 7, 0))
+    assert found is not None
+    assert found.distance == 0

@@ -14,6 +14,7 @@ from store.db import Store
 from store.errors import BadInput, NotAllowed
 from store.records import PromotionKind, Role, Run, RunState
 from tests.builders import judge, judge_duel, make_annotator, make_comparison, make_preference
+from training.blind import Standing
 from training.runs import RunService
 
 LEA = Actor("lea", "Lea", Role.LEAD)
@@ -94,8 +95,8 @@ class Bench:
         self.runs = ScriptedRuns(store, folder / "runs")
         self.launching = Launching(store, cast(RunService, self.runs), folder / "snapshots")
 
-    def succeed(self, run: Run) -> Run:
-        runs.mark_finished(self.store, run.id, RunState.SUCCEEDED)
+    def succeed(self, run: Run, result: dict[str, Any] | None = None) -> Run:
+        runs.mark_finished(self.store, run.id, RunState.SUCCEEDED, result=result)
         return runs.get(self.store, run.id)
 
     def reward_model_for(self, method: str, **given: Any) -> str | None:
@@ -173,7 +174,9 @@ def test_nothing_is_foretold_of_a_run_whose_options_are_not_to_be_had_any_more(
 
 
 def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench: Bench) -> None:
-    run = bench.succeed(bench.launching.launch(LEA, "dpo", {}))
+    run = bench.launching.launch(LEA, "dpo", {})
+    report = {"generations": {"kl_k1": 4.0}, "win_rate": {"rate": 0.8}}
+    run = bench.succeed(run, {"report": report})
     stranger, made = (
         policies.register(
             bench.store,
@@ -193,3 +196,5 @@ def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench
     assert view is not None
     (duel,) = view.duels
     assert (duel.opponent, duel.won.rate, duel.won.n) == ("pol-000000", 1.0, 1)
+    (standing,) = view.standings  # the stranger's run is not known, nor how far it went
+    assert standing == Standing(made, 2.0, 0.8, duel.won)

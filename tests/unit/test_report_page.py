@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.test_estimate import foretold
 from training.artefacts import Response, compare
-from training.blind import Blind
+from training.blind import Blind, Standing
 from training.config import RunSpec
 from training.events import Event
 from training.measurements import plain
@@ -123,6 +123,17 @@ def test_what_was_estimated_and_what_people_said_stand_beside_what_the_trainer_k
     alone = " ".join(outline(render(make_spec(), EVENTS, make_report())).text)
     assert "seconds — 20.2" in alone
     assert "Money" not in alone
+
+
+def test_people_and_the_reward_model_are_drawn_over_the_root_of_the_kl() -> None:
+    near = Standing("pol-000004", 1.5, 0.7, win_rate(6, 4, 0))
+    far = Standing("pol-000005", 2.5, 0.9, win_rate(2, 8, 0))
+    page = render(make_spec(), EVENTS, make_report(), Beside(standings=[far, near]))
+
+    told = " ".join(outline(page).text)
+    assert "by the reward model 0.5 → 0.9; by people 0.5 → 0.2" in told
+    assert "√KL 2.5" in told
+    assert "by people" not in render(make_spec(), EVENTS, make_report())
 
 
 def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:

@@ -25,9 +25,10 @@ from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunEvent, RunState
 from store.training_data import KindCount
 from training.artefacts import Response, compare
+from training.blind import Standing
 from training.events import series
 from training.messages import Message
-from training.proportions import win_rate
+from training.proportions import UNKNOWN, win_rate
 from training.verdicts import Evidence, judge
 
 PAIRS = {"pairs": 30, "accuracy": 0.75, "margin": 1.5, "loss": 0.4}
@@ -213,6 +214,34 @@ def test_ln_2_is_drawn_where_the_loss_begins_there(options: dict[str, Any], is_d
     points = [RunEvent("run-1", n, 1.0, "metrics", {"step": n, "loss": 2.0 - n}) for n in (0, 1)]
     parts = run_charts.curves(run, points).split("wsl-guide")
     assert len(parts) == 1 + is_drawn
+
+
+def test_people_s_share_is_drawn_with_its_interval_over_the_distance() -> None:
+    run = make_run(RunState.SUCCEEDED)
+    told = make_events(("metrics", {"step": 1, "loss": 0.5}))
+    judged = Standing("pol-000001", 2.0, 0.9, win_rate(30, 70, 0))
+    unmet = Standing("pol-000002", 4.0, 0.95, UNKNOWN)
+
+    def drawn(*standings: Standing) -> str:
+        return run_charts.curves(run, told, standings)
+
+    assert "People and reward model" not in drawn(unmet)
+    found = drawn(unmet, judged)
+    assert "by the reward model from 0.5 to 0.95; by people from 0.5 to 0.3" in found
+    assert "win against it" in found
+    bar = re.search(r"M50\.00 ([\d.]+)V([\d.]+)", found)
+    assert bar
+    bottom, top = map(float, bar.groups())
+    # Of a chart that shows 0 to 1 with some room, as the interval 0.219 to 0.396.
+    assert (bottom - top) / 100 == pytest.approx((0.396 - 0.219) * (1 - 2 * html.ROOM), abs=0.002)
+
+
+def test_without_a_reward_model_people_stand_alone() -> None:
+    told = make_events(("metrics", {"step": 1, "loss": 0.5}))
+    judged = Standing("pol-000001", 2.0, None, win_rate(30, 70, 0))
+    found = run_charts.curves(make_run(RunState.SUCCEEDED), told, [judged])
+    assert "by people from 0.5 to 0.3" in found
+    assert "by the reward model" not in found.replace("by the reward model, and", "")
 
 
 def test_a_run_with_a_page_links_to_it_and_an_older_one_does_not() -> None:
