@@ -23,8 +23,16 @@ LARGE_BLOCK = 32 * MB
 # TRL's LM head computes logits in tiles of at most so many tokens and of so much vocabulary, in a
 # buffer of that width; without Triton its backward holds eight of them (`chunked_logprob.py`).
 HEAD_TOKENS, HEAD_WIDTH, HEAD_TILES = 4096, 32768, 8
+# PPO reads as many rows at once, where it wants no gradients, as keep each tensor below so many
+# numbers: 16 MiB of float32. The widest tensor of a layer is taken to have so many hidden widths.
+SMALL, INNER = 2**22, 4
 # Weight, gradient and Adam's two moments, all in float32.
 TRAINED_BYTES = 16
+
+
+def rows_at_once(width: int, longest: int) -> int:
+    """Rows of `longest` tokens whose tensors of `width` numbers a token are still small."""
+    return SMALL // (width * longest)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.loading import context_length, stop_token_ids
-from training.sampling import RowSampler
+from training.sampling import Drawn, RowSampler
 from training.streaming import Stream, TextPieces
 from training.virtual_tokens import VirtualTokens
 
@@ -66,11 +66,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What a request got. `token_ids` end with the stop token if there was one, `text` does not."""
+    """What a request got. `token_ids` end with the stop token if there was one, `text` does not.
+
+    `drawn` is of each of the `token_ids` where the drawing was watched, and empty elsewhere.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    drawn: tuple[Drawn, ...] = ()
 
     @property
     def token_count(self) -> int:
@@ -85,13 +89,15 @@ def generate(
     *,
     batch_size: int = 64,
     stop: StopSignal | None = None,
+    is_watched: bool = False,
 ) -> list[Output]:
     """Complete every request, in batches of like prompt length; outputs in the requests' order.
 
     A completion depends on its own request alone, not on its neighbours in the batch, up to the
     rounding of the model's arithmetic. The model's own generation defaults (a repetition penalty,
     a temperature) are ignored, its end-of-text ids are not. A completion never outgrows the model's
-    context. Raises ValueError for a request that cannot be served, GenerationStopped.
+    context. `is_watched` asks for `Output.drawn`. Raises ValueError for a request that cannot be
+    served, GenerationStopped.
     """
     context = context_length(model)
     for request in requests:
@@ -101,7 +107,7 @@ def generate(
     for rows in _batches(requests, batch_size, context):
         batch = [requests[row] for row in rows]
         limits = [_new_token_limit(request, context) for request in batch]
-        generated = _generate_batch(model, tokenizer, batch, limits, stop_ids, stop)
+        generated = _generate_batch(model, tokenizer, batch, limits, stop_ids, stop, is_watched)
         outputs.update(zip(rows, generated, strict=True))
     return [outputs[row] for row in range(len(requests))]
 
@@ -194,6 +200,7 @@ class _Plan:
     stop_ids: Sequence[int]
     pad_id: int
     device: torch.device
+    is_watched: bool
 
     def outcome(self, row: int, drawn: list[int], stopped_at: int | None) -> _Outcome | None:
         """What a row has become with those tokens; None while it may go on."""
@@ -210,6 +217,7 @@ class _Plan:
 class _Outcome(NamedTuple):
     token_ids: list[int]
     reason: FinishReason
+    drawn: tuple[Drawn, ...] = ()
 
 
 def _generate_batch(
@@ -219,22 +227,23 @@ def _generate_batch(
     limits: Sequence[int],
     stop_ids: Sequence[int],
     stop: StopSignal | None,
+    is_watched: bool,
 ) -> list[Output]:
     import torch
 
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    plan = _Plan(requests, limits, stop_ids, pad_id, model.device)
+    plan = _Plan(requests, limits, stop_ids, pad_id, model.device, is_watched)
     following = _Following(tokenizer, requests, limits, stop_ids)
     with torch.no_grad(), _without_own_defaults(model):
         outcomes = _write(model, plan, following, stop)
     texts = tokenizer.batch_decode(
-        [ids[:-1] if reason is FinishReason.STOP else ids for ids, reason in outcomes],
+        [ids[:-1] if reason is FinishReason.STOP else ids for ids, reason, _ in outcomes],
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
     return [
-        Output(text=text, token_ids=tuple(ids), finish_reason=reason)
-        for text, (ids, reason) in zip(texts, outcomes, strict=True)
+        Output(text=text, token_ids=tuple(ids), finish_reason=reason, drawn=drawn)
+        for text, (ids, reason, drawn) in zip(texts, outcomes, strict=True)
     ]
 
 
@@ -258,17 +267,23 @@ def _write(
     if may_pause:
         inputs["past_key_values"] = growing_cache(model)
     rows = list(range(len(plan.requests)))
-    drawn: list[list[int]] = [[] for _ in rows]
+    ids_of: list[list[int]] = [[] for _ in rows]
+    drawn_of: list[list[Drawn]] = [[] for _ in rows]
     outcomes: dict[int, _Outcome] = {}
     while True:
         already = inputs["input_ids"].shape[1] - prompt_length
         left = max(plan.limits[row] for row in rows) - already
+        sampler = RowSampler(
+            [plan.requests[row] for row in rows],
+            left,
+            plan.device,
+            first=already,
+            is_watched=plan.is_watched,
+        )
         written = generator.generate(
             **inputs,
             generation_config=_library_settings(plan, left),
-            logits_processor=[
-                RowSampler([plan.requests[row] for row in rows], left, plan.device, first=already)
-            ],
+            logits_processor=[sampler],
             stopping_criteria=[
                 _Ends(
                     rows,
@@ -283,11 +298,15 @@ def _write(
         if stop is not None and stop.is_set():
             raise GenerationStopped("generation was stopped before it was done")
         new = written.sequences[:, prompt_length + already :]
+        if plan.is_watched:
+            for row, drawn in zip(rows, sampler.drawn(), strict=True):
+                drawn_of[row] += drawn
         for row, tokens in zip(rows, new.tolist(), strict=True):
-            drawn[row] += tokens
-            outcome = plan.outcome(row, drawn[row], following.stopped_at.get(row))
+            ids_of[row] += tokens
+            outcome = plan.outcome(row, ids_of[row], following.stopped_at.get(row))
             if outcome:
-                outcomes[row] = outcome
+                seen = tuple(drawn_of[row][: len(outcome.token_ids)])
+                outcomes[row] = outcome._replace(drawn=seen)
         places = [at for at, row in enumerate(rows) if row not in outcomes]
         if not places:
             return [outcomes[row] for row in range(len(plan.requests))]

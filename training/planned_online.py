@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from training.costs import INNER, rows_at_once
 from training.methods.best_of_n import BestOfNOptions
 from training.methods.grpo import GRPOOptions
 from training.methods.online_dpo import OnlineDPOOptions
@@ -15,10 +16,12 @@ from training.methods.online_options import OnlineOptions
 from training.methods.ppo import PPOOptions
 from training.planned import GENERATION_ROWS, PADDING, Lengths, New, Pass, PlannedRun, Rows
 from training.planned_rows import MAX_HELD_OUT, READINGS, PlannedRows
+from training.tuning import Tuning
 
 # Logits of `SharedBase`: themselves in float32, their logarithms, exponentials and products with
-# those; and in a training step themselves, their exponentials and their gradient.
-OBSERVED_COPIES, LEARNED_COPIES = 4, 3
+# those, where the policy is observed, and the first two where the reference is; in a training step
+# themselves, their exponentials and their gradient.
+OBSERVED_COPIES, REFERENCE_COPIES, LEARNED_COPIES = 4, 2, 3
 WEIGHT_BYTES = 4  # of an adapter that is only asked
 
 
@@ -48,7 +51,9 @@ class PlannedPPO(PlannedRewarded):
 
     @property
     def length(self) -> float:
-        return (self.prompt_mean + self._new.mean) * PADDING
+        # A processor reads packed rows.
+        padding = 1 if self.machine.device.kind == "cpu" else PADDING
+        return (self.prompt_mean + self._new.mean) * padding
 
     @property
     def longest(self) -> int:
@@ -57,12 +62,14 @@ class PlannedPPO(PlannedRewarded):
     def learning(self) -> Iterator[Pass]:
         options = self.options
         yield from self.drawing(options.rollouts, self._new, times=options.iterations)
-        for has_head in (True, False):  # policy and reference; values and scores
-            tokens = 2 * self._drawn * self.length
-            yield Pass(tokens, 2 * self._batches, has_head=has_head)
+        # The reference, and the policy where it must be observed; values and scores.
+        for looks, has_head in ((2 - self._is_exact, True), (2, False)):
+            tokens = looks * self._drawn * self.length
+            batches = looks * self._batches_of(self._rows_looked_at(has_head=has_head))
+            yield Pass(tokens, batches, has_head=has_head)
         for has_head in (True, False):  # policy; values
             tokens = options.ppo_epochs * self._drawn * self.length
-            batches = options.ppo_epochs * self._batches
+            batches = options.ppo_epochs * self._batches_of(options.micro_batch_size)
             yield Pass(tokens, batches, has_gradient=True, has_head=has_head)
 
     def step_bytes(self) -> float:
@@ -70,7 +77,9 @@ class PlannedPPO(PlannedRewarded):
         rows = min(options.micro_batch_size, options.minibatch_size)
         written = rows * (self._new.longest + 1)
         learning = costs.activations(rows * self.longest) + costs.logits(written, LEARNED_COPIES)
-        observing = costs.logits(written, OBSERVED_COPIES)
+        copies = REFERENCE_COPIES if self._is_exact else OBSERVED_COPIES
+        seen = min(self._rows_looked_at(has_head=True), options.rollouts)
+        observing = costs.logits(seen * (self._new.longest + 1), copies)
         drawing = self.generation_bytes(options.rollouts, self._new.longest)
         return held_in_turn(self, drawing, max(learning, observing))
 
@@ -90,16 +99,22 @@ class PlannedPPO(PlannedRewarded):
         return New.of(self.rows, self.options.max_new_tokens)
 
     @property
+    def _is_exact(self) -> bool:
+        """Whether the policy is known well enough from drawing; see `SharedBase`."""
+        return not self.costs.is_on_gpu and self.costs.tuning is not Tuning.QLORA
+
+    @property
     def _drawn(self) -> int:
         return self.options.iterations * self.options.rollouts
 
-    @property
-    def _batches(self) -> int:
-        """Of a pass over all that is drawn."""
-        return self.options.iterations * self._micro_batches(self.options.rollouts)
+    def _batches_of(self, rows: int) -> int:
+        """Of a pass over all that is drawn, so many rows at a time."""
+        return self.options.iterations * math.ceil(self.options.rollouts / rows)
 
-    def _micro_batches(self, rows: int) -> int:
-        return math.ceil(rows / self.options.micro_batch_size)
+    def _rows_looked_at(self, *, has_head: bool) -> int:
+        """Where no gradients are wanted."""
+        width = self.shape.vocabulary if has_head else INNER * self.shape.hidden
+        return max(self.options.micro_batch_size, rows_at_once(width, self.longest))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,14 @@ class Sampled(Protocol):
         """The likeliest token is taken each time, and the seed has no say."""
 
 
+class Drawn(NamedTuple):
+    """A token's log-probability, and the entropy of what it was drawn from, in nats: both of the
+    model's own distribution, before temperature, top-k and top-p."""
+
+    log_prob: float
+    entropy: float
+
+
 class RowSampler:
     """A logits processor that draws each row's next token by that row's own sampling and seed.
 
@@ -48,9 +56,18 @@ class RowSampler:
     """
 
     def __init__(
-        self, requests: Sequence[Sampled], steps: int, device: torch.device, *, first: int = 0
+        self,
+        requests: Sequence[Sampled],
+        steps: int,
+        device: torch.device,
+        *,
+        first: int = 0,
+        is_watched: bool = False,
     ) -> None:
-        """For `steps` tokens of each row, of which the first is its own token number `first`."""
+        """For `steps` tokens of each row, of which the first is its own token number `first`.
+
+        What `drawn` tells is kept only where the sampler is watched.
+        """
         import torch
 
         # Apple's GPU has no float64, which the sum over a large vocabulary needs.
@@ -66,15 +83,27 @@ class RowSampler:
         )
         self._uniforms = _uniform_streams(requests, first + steps)[first:].to(device)
         self._filter = _TokenFilter.of(requests, device)
+        self._is_watched = is_watched
+        self._seen: list[torch.Tensor] = []  # (rows, 2) of each step
 
     def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mark the drawn tokens in `scores`, the next token's logits (rows, vocabulary)."""
-        if self._all_greedy:
+        if self._all_greedy and not self._is_watched:
             return scores
         uniforms = self._uniforms[self._step]
         self._step += 1
-        tokens = self._draw(scores.to(self._device), uniforms)
+        logits = scores.to(self._device)
+        tokens = self._draw(logits, uniforms)
+        if self._is_watched:
+            self._seen.append(_look(logits, tokens))
         return scores.scatter_(1, tokens.to(scores.device), float("inf"))
+
+    def drawn(self) -> list[list[Drawn]]:
+        """Each row's tokens so far, those too that follow its end."""
+        import torch
+
+        steps = torch.stack(self._seen, dim=1).tolist()
+        return [[Drawn(*token) for token in row] for row in steps]
 
     def _draw(self, logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         """Token ids (rows, 1) from logits (rows, vocabulary) and uniform numbers (rows, 1)."""
@@ -89,6 +118,15 @@ class RowSampler:
         if not self._any_greedy:
             return drawn
         return torch.where(self._greedy[:, None], logits.argmax(dim=-1, keepdim=True), drawn)
+
+
+def _look(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability and entropy (rows, 2) of tokens (rows, 1), by logits (rows, vocabulary)."""
+    import torch
+
+    log_probs = logits.log_softmax(dim=1)
+    entropies = -torch.linalg.vecdot(log_probs.exp(), log_probs)
+    return torch.cat([log_probs.gather(1, tokens), entropies[:, None]], dim=1)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,6 +149,35 @@ def test_models_whose_memory_cannot_be_cut_are_computed_as_a_whole(
         for request, o in zip(requests, outputs, strict=True)
     ]
     assert len({len(o.token_ids) for o in outputs}) > 2
+
+
+def test_what_was_drawn_is_told_by_the_model_s_own_distribution(loaded: Loaded) -> None:
+    """Whatever the sampling, and for rows too that go on after others have ended."""
+    requests = [
+        replace(request, temperature=0.7, top_p=0.8) if number % 2 else request
+        for number, request in enumerate(of_many_lengths(loaded))
+    ]
+    outputs = generate(loaded.model, loaded.tokenizer, requests, is_watched=True)
+    assert len({output.token_count for output in outputs}) > 2
+    for request, output in zip(requests, outputs, strict=True):
+        ids = torch.tensor([[*request.token_ids, *output.token_ids]])
+        with torch.no_grad():
+            logits = loaded.model(ids).logits[0, len(request.token_ids) - 1 : -1]
+        log_probs = logits.log_softmax(dim=1)
+        expected = [
+            row[token].item() for row, token in zip(log_probs, output.token_ids, strict=True)
+        ]
+        assert [token.log_prob for token in output.drawn] == pytest.approx(expected, abs=1e-4)
+        entropies = -(log_probs.exp() * log_probs).sum(dim=1)
+        assert [t.entropy for t in output.drawn] == pytest.approx(entropies.tolist(), abs=1e-4)
+
+
+def test_the_likeliest_tokens_are_told_too(llama: Loaded) -> None:
+    request = Request(llama.ids(SHORT), 5, temperature=0)
+    (watched,) = generate(llama.model, llama.tokenizer, [request], is_watched=True)
+    (plain,) = generate(llama.model, llama.tokenizer, [request])
+    assert watched.token_ids == plain.token_ids
+    assert (len(watched.drawn), plain.drawn) == (watched.token_count, ())
 
 
 def test_another_seed_gives_another_completion(llama: Loaded) -> None:

@@ -79,8 +79,22 @@ def test_models_read_a_completion_right_after_its_prompt_and_no_padding_before()
         [7, 8, 50, 51, 52, 53, 54, 2],
         [9, 40, 41, 42, 60, 0, 0, 0],
     ]
-    at = [row[:ended] for row, ended in zip(closed.places.tolist(), (3, 6, 1), strict=True)]
-    assert at == [[5, 6, 7], [2, 3, 4, 5, 6, 7], [4]]
+    assert closed.row_lengths == [8, 8, 5]
+    assert closed.places.tolist() == [5, 6, 7, 8 + 2, 11, 12, 13, 14, 15, 16 + 4]
+
+
+def test_packed_rows_follow_one_another() -> None:
+    packed = tokens().pack()
+    assert packed.ids.tolist() == [
+        [5, 9, 30, 31, 60, 32, 33, 34, 7, 8, 50, 51, 52, 53, 54, 2, 9, 40, 41, 42, 60]
+    ]
+    assert packed.row_lengths == [8, 8, 5]
+    assert packed.places.tolist() == [5, 6, 7, 8 + 2, 11, 12, 13, 14, 15, 16 + 4]
+
+
+def test_what_is_known_of_completions_is_lined_up_again() -> None:
+    found = tokens().spread(torch.arange(1.0, 11.0))
+    assert found.tolist() == [[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 9], [10, 0, 0, 0, 0, 0]]
 
 
 def test_some_rows_of_a_batch_come_without_the_others_padding() -> None:
@@ -93,6 +107,12 @@ def test_some_rows_of_a_batch_come_without_the_others_padding() -> None:
 def test_rows_of_like_length_are_computed_together() -> None:
     assert tokens().batches([0, 1, 2], 2) == [[2], [0, 1]]
     assert tokens().batches([1, 0], 2) == [[1, 0]]
+
+
+def test_rows_that_are_packed_are_shared_out_evenly() -> None:
+    rows = Tokens.padded([[5]] * 5, [[7] * n for n in (9, 1, 5, 3, 7)], torch.device("cpu"))
+    assert rows.even_batches([0, 1, 2, 3, 4], 2) == [[1, 4], [3, 0], [2]]
+    assert rows.even_batches([4, 0, 1], 3) == [[1, 4, 0]]
 
 
 def _computed(lengths: Sequence[int], ends: Sequence[int], beside: int) -> int:
@@ -178,8 +198,11 @@ def test_a_reward_model_of_another_base_is_refused(tmp_path: Path, base: Path) -
         share_base(base, reward=folder)
 
 
-def test_padding_changes_no_number(base: Path, parent: Path, reward: Path) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+def test_neighbours_change_no_number(base: Path, parent: Path, reward: Path, packs: bool) -> None:
     shared = share_base(base, parent=parent, reward=reward)
+    assert shared.packs
+    shared.packs = packs
     together = shared.policy_log_probs(tokens())
     values, rewards = shared.values(tokens()), shared.rewards(tokens())
     for row, completion in enumerate(COMPLETIONS):
@@ -195,13 +218,14 @@ def test_padding_changes_no_number(base: Path, parent: Path, reward: Path) -> No
 def test_only_completions_are_scored_over_the_vocabulary(base: Path) -> None:
     shared = share_base(base)
     uneven = Tokens.padded([[5] * 90, [7], [9, 8]], [[30, 31], [50, 51, 2], [60]], shared.device)
-    widths: list[int] = []
+    counts: list[int] = []
     head = shared.model.get_base_model().get_output_embeddings()
 
-    with head.register_forward_hook(lambda _, given, __: widths.append(given[0].shape[1])):
-        shared.policy_log_probs(uneven)
+    with head.register_forward_hook(lambda _, given, __: counts.append(given[0][..., 0].numel())):
+        for shared.packs in (True, False):
+            shared.policy_log_probs(uneven)
 
-    assert widths == [3]  # the longest completion, wherever its prompt ends
+    assert counts == [6, 6]
 
 
 def test_log_probabilities_are_the_model_s_own(base: Path, parent: Path) -> None:
@@ -219,14 +243,42 @@ def test_log_probabilities_are_the_model_s_own(base: Path, parent: Path) -> None
 
 
 @pytest.mark.parametrize("continues", [False, True])
-def test_a_policy_starts_at_exactly_no_distance_from_its_reference(
+def test_a_policy_starts_at_no_distance_from_its_reference(
     base: Path, parent: Path, continues: bool
 ) -> None:
     shared = share_base(base, parent=parent if continues else None)
     trainer = build_trainer(base, shared, LENGTH)
     first = trainer.run_iteration()
-    assert (first.kl, first.kl_k3) == (0.0, 0.0)
-    assert trainer.run_iteration().kl_k3 > 0
+    # Drawn one token at a time and read all at once: the same but for the rounding.
+    assert (first.kl, first.kl_k3) == pytest.approx((0.0, 0.0), abs=1e-5)
+    assert trainer.run_iteration().kl_k3 > 1e-4
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_policy_is_known_as_it_drew_its_completions(
+    base: Path, parent: Path, is_exact: bool
+) -> None:
+    shared = share_base(base, parent=parent)
+    assert shared.is_exact
+    shared.is_exact = is_exact
+    seen = build_trainer(base, shared, LENGTH).collector.collect(0)
+    assert any(rollout.output.drawn for rollout in seen.rollouts) == is_exact
+    expected = shared.observe_policy(seen.tokens)
+    assert torch.allclose(seen.log_probs, expected.log_probs, atol=1e-5)
+    assert torch.allclose(seen.entropy, expected.entropy, atol=1e-5)
+    assert bool(((seen.log_probs != 0) == seen.tokens.mask.bool()).all())
+
+
+def test_packing_changes_no_weight(base: Path, reward: Path) -> None:
+    ends = []
+    for packs, checkpoints in ((True, False), (True, True), (False, False)):
+        shared = share_base(base, reward=reward, gradient_checkpointing=checkpoints)
+        shared.packs = packs
+        build_trainer(base, shared, LENGTH).run_iteration()
+        ends.append(weights(shared))
+    for name, weight in ends[0].items():
+        for other in ends[1:]:
+            assert torch.allclose(weight, other[name], atol=1e-6), name
 
 
 def test_the_reference_of_a_policy_that_continues_is_its_parent(base: Path, parent: Path) -> None:

@@ -140,6 +140,18 @@ def test_a_sum_is_kept_for_however_few_tokens_and_then_forgotten(products: list[
         assert not torch.allclose(model(x), expected)
 
 
+def test_what_learns_by_kept_sums_learns_the_same(products: list[int]) -> None:
+    model = build()
+    multiply_once(model)
+    for count in (MANY, FEW):
+        x = tokens(count)
+        expected = found(model, x)
+        with sums_kept(model):
+            products.clear()
+            assert_same(found(model, x), expected)
+            assert products == []
+
+
 def test_a_large_model_keeps_no_sums(products: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     model = build()
     multiply_once(model)

@@ -245,10 +245,19 @@ def test_ppo_learns_from_all_it_draws_with_policy_and_value_function() -> None:
         "ppo", iterations=10, rollouts=20, ppo_epochs=2, minibatch_size=10, max_new_tokens=50
     )
 
-    # Prompts of 40 tokens and responses cut at 50, with 8 % of padding.
+    # Prompts of 40 tokens and responses cut at 50, packed.
     assert told.steps == 10
-    assert told.tokens == round(2 * 2 * 10 * 20 * (40 + 50) * 1.08)
+    assert told.tokens == 2 * 2 * 10 * 20 * (40 + 50)
     assert told.memory.trained == pytest.approx(2 * foretold("sft").memory.trained)
+
+
+def test_ppo_pads_its_rows_on_a_gpu_and_observes_the_policy_anew() -> None:
+    options = {"iterations": 10, "rollouts": 64, "max_new_tokens": 50, "eval_generations": 0}
+    kinds: tuple[DeviceKind, ...] = ("cpu", "cuda")
+    cpu, gpu = (foretold("ppo", kind=kind, **options) for kind in kinds)
+
+    assert gpu.tokens == round(1.08 * cpu.tokens)
+    assert gpu.flops > 1.1 * cpu.flops
 
 
 def test_groups_are_padded_to_their_longest_prompt_and_response() -> None:

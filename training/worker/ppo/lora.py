@@ -46,7 +46,7 @@ def multiply_once(model: Module) -> None:
 def sums_kept(model: Module) -> Iterator[None]:
     """Inside, the sums for the adapter that is active are made once, where they are small.
 
-    For use without gradients, and while no other adapter is activated and none is changed.
+    For use while no other adapter is activated and none is changed.
     """
     layers = [module for module in model.modules() if isinstance(module, SummedLinear)]
     is_small = sum(layer.base_layer.weight.nbytes for layer in layers) <= MOST_KEPT
@@ -79,14 +79,15 @@ class SummedLinear(Linear):  # type: ignore[misc]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """`base(x) + scaling * up(down(x))`: (..., in) to (..., out)."""
-        base = self.base_layer
-        if self._kept is not None:
-            return linear(x, self._kept, base.bias)
+        base, kept = self.base_layer, self._kept
+        if kept is not None and not torch.is_grad_enabled():
+            return linear(x, kept, base.bias)
         factors = self._factors()
-        if factors is None or args or kwargs or not _is_worth_a_sum(x, factors):
+        is_summed = kept is not None or (factors is not None and _is_worth_a_sum(x, factors))
+        if factors is None or args or kwargs or not is_summed:
             whole: Tensor = super().forward(x, *args, **kwargs)
             return whole
-        return _multiply(x, base.weight, base.bias, *factors)
+        return _multiply(x, base.weight, base.bias, *factors, kept)
 
     def _factors(self) -> Factors | None:
         """The update of the adapter that is active; None where it is another thing than a sum."""
@@ -128,10 +129,12 @@ class _Multiply(torch.autograd.Function):
         down: Tensor,
         up: Tensor,
         scaling: float,
+        kept: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, down, up)
-        ctx.scaling = scaling
-        return linear(x, summed(weight, Factors(down, up, scaling)), bias)
+        ctx.scaling, ctx.kept = scaling, kept
+        whole = summed(weight, Factors(down, up, scaling)) if kept is None else kept
+        return linear(x, whole, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -139,12 +142,14 @@ class _Multiply(torch.autograd.Function):
         x, weight, down, up = ctx.saved_tensors
         by_x = by_down = by_up = None
         if ctx.needs_input_grad[0]:
-            by_x = gradient @ summed(weight, Factors(down, up, ctx.scaling))
+            kept = ctx.kept
+            whole = summed(weight, Factors(down, up, ctx.scaling)) if kept is None else kept
+            by_x = gradient @ whole
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             flat, seen = gradient.flatten(0, -2), x.flatten(0, -2)
             by_down = ((flat @ up).t() @ seen).mul_(ctx.scaling)
             by_up = ((seen @ down.t()).t() @ flat).mul_(ctx.scaling).t()
-        return by_x, None, None, by_down, by_up, None
+        return by_x, None, None, by_down, by_up, None, None
 
 
 _multiply: Callable[..., Tensor] = _Multiply.apply

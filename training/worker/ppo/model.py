@@ -10,7 +10,7 @@ its forward pass, because gradient checkpointing recomputes with whatever is act
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +23,15 @@ from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from training.costs import INNER, rows_at_once
 from training.methods.reward import Pooling
 from training.tuning import LOW_RANK, tuning_of
 from training.worker import models
 from training.worker.failures import ModelUnusable
 from training.worker.models import Trainee
 from training.worker.ppo.lora import multiply_once
-from training.worker.ppo.tokens import Tokens
+from training.worker.ppo.packing import can_pack, packed, places
+from training.worker.ppo.tokens import ClosedUp, Tokens
 from training.worker.scoring import Scale, pooling_weights
 
 POLICY = models.ADAPTER
@@ -80,6 +82,10 @@ class SharedBase:
             self._load_scoring(watch_folder, WATCH)
         multiply_once(model)
         model.set_adapter(POLICY)
+        self.packs = can_pack(model.get_base_model())
+        # In fewer digits, what a token's probability was depends on how it was computed.
+        is_quantized = getattr(model.get_base_model(), "is_quantized", False)
+        self.is_exact = model.dtype == torch.float32 and not is_quantized
 
     def _load_scoring(self, folder: Path, name: str) -> None:
         head = self._scoring_heads[name]
@@ -106,10 +112,20 @@ class SharedBase:
         # A layer in training mode is recomputed; what it is made of, dropout too, stays as it is.
         _set_training(layers, True)
         try:
-            with self._active(name):
+            with self._active(name), self._reading():
                 yield
         finally:
             _set_training(layers, False)
+
+    def batches(self, tokens: Tokens, rows: Sequence[int], size: int) -> list[list[int]]:
+        """Rows to be read together, at most `size` at a time."""
+        return (tokens.even_batches if self.packs else tokens.batches)(rows, size)
+
+    def rows_at_once(self, tokens: Tokens, *, has_head: bool) -> int:
+        """For a pass without gradients, that ends in what each token could be, or in a number."""
+        config = self.model.get_base_model().config.get_text_config()
+        width = config.vocab_size if has_head else INNER * config.hidden_size
+        return rows_at_once(width, int(tokens.attention.sum(dim=1).max()))
 
     def policy_log_probs(self, tokens: Tokens) -> Tensor:
         """Each completion token under the active policy, (rows, completion), 0 at padding."""
@@ -119,7 +135,7 @@ class SharedBase:
     def observe_policy(self, tokens: Tokens) -> Observed:
         """The same without a gradient, and how sure the policy was."""
         logits = self._logits(tokens)
-        return Observed(_log_probs(logits, tokens), _entropy(logits) * tokens.mask)
+        return Observed(_log_probs(logits, tokens), tokens.spread(_entropy(logits)))
 
     @torch.no_grad()
     def reference_log_probs(self, tokens: Tokens) -> Tensor:
@@ -135,9 +151,9 @@ class SharedBase:
         `REWARD` or `WATCH`.
         """
         with self._active(model):
-            said, places = self._head_of_each(tokens, self._scoring_heads[model])
+            said = self._head_of_each(tokens, self._scoring_heads[model], ahead=0)
         weights = pooling_weights(tokens.mask, self._poolings[model])
-        scores: Tensor = (said.gather(1, places) * weights).sum(dim=1)
+        scores: Tensor = (said * weights).sum(dim=1)
         return scores
 
     @torch.no_grad()
@@ -148,8 +164,7 @@ class SharedBase:
 
     def active_values(self, tokens: Tokens) -> Tensor:
         """The same inside of `learning(VALUE)`."""
-        said, places = self._head_of_each(tokens, self.value_head)
-        return said.gather(1, places - 1) * tokens.mask
+        return self._head_of_each(tokens, self.value_head, ahead=1)
 
     def state(self) -> dict[str, Tensor]:
         """All weights that training moves."""
@@ -171,27 +186,45 @@ class SharedBase:
         return {**adapters, **head}
 
     def _logits(self, tokens: Tokens) -> Tensor:
-        """Scores of what each completion token could have been, (rows, completion, vocabulary)."""
-        closed = tokens.close_up()
-        before = (closed.places - 1)[:, :, None]
+        """Scores of what each of the completions' own tokens could have been, row by row:
+        (tokens, vocabulary)."""
+        closed = self._close_up(tokens)
 
         def keep_needed(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
             # Of each row other columns: what the library can leave out, it leaves out of all rows.
-            return (given[0].gather(1, before.expand(-1, -1, given[0].shape[2])),)
+            return (given[0].flatten(0, 1).index_select(0, closed.places - 1)[None],)
 
         head = self.model.get_base_model().get_output_embeddings()
         with head.register_forward_pre_hook(keep_needed):
-            logits: Tensor = self.model(input_ids=closed.ids, use_cache=False).logits
-        return logits.float()
+            logits: Tensor = self._read(self.model, closed).logits
+        return logits[0].float()
 
-    def _head_of_each(self, tokens: Tokens, head: nn.Linear) -> tuple[Tensor, Tensor]:
-        """What a head says of each token's hidden state, (rows, tokens), with the active adapter;
-        and the columns there of the completions' tokens, (rows, completion)."""
+    def _head_of_each(self, tokens: Tokens, head: nn.Linear, *, ahead: int) -> Tensor:
+        """What a head says of the hidden state so many tokens ahead of each of the completions'
+        own, with the active adapter: (rows, completion)."""
         causal = self.model.get_base_model()
+        closed = self._close_up(tokens)
         backbone = getattr(causal, causal.base_model_prefix)
-        closed = tokens.close_up()
-        hidden = backbone(input_ids=closed.ids, use_cache=False).last_hidden_state
-        return head(hidden.float()).squeeze(2), closed.places
+        hidden = self._read(backbone, closed).last_hidden_state.flatten(0, 1)
+        return tokens.spread(head(hidden.index_select(0, closed.places - ahead).float())[:, 0])
+
+    def _close_up(self, tokens: Tokens) -> ClosedUp:
+        return tokens.pack() if self.packs else tokens.close_up()
+
+    def _read(self, model: nn.Module, closed: ClosedUp) -> Any:
+        if not self.packs:
+            return model(input_ids=closed.ids, use_cache=False)
+        with self._reading():
+            return model(
+                input_ids=closed.ids,
+                position_ids=places(closed.row_lengths),
+                row_lengths=closed.row_lengths,
+                use_cache=False,
+            )
+
+    def _reading(self) -> AbstractContextManager[None]:
+        """What is recomputed in a backward pass must be read as it was before."""
+        return packed(self.model.get_base_model()) if self.packs else nullcontext()
 
     @contextmanager
     def _active(self, name: str) -> Iterator[None]:
@@ -203,13 +236,12 @@ class SharedBase:
 
 
 def _log_probs(logits: Tensor, tokens: Tokens) -> Tensor:
-    drawn = tokens.ids[:, tokens.prompt_width :]
-    surprise = cross_entropy(logits.flatten(0, 1), drawn.flatten(), reduction="none")
-    return -surprise.view_as(drawn) * tokens.mask
+    drawn = tokens.ids[:, tokens.prompt_width :][tokens.mask.bool()]
+    return tokens.spread(-cross_entropy(logits, drawn, reduction="none"))
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    log_probs = logits.log_softmax(dim=2)
+    log_probs = logits.log_softmax(dim=1)
     entropy: Tensor = -torch.linalg.vecdot(log_probs.exp(), log_probs)
     return entropy
 

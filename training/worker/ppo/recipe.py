@@ -189,7 +189,7 @@ def _scorer(shared: SharedBase, options: PPOOptions, model: str) -> Score:
     ) -> Sequence[float]:
         tokens = Tokens.padded(prompts, completions, shared.device)
         scores = torch.zeros(len(prompts))
-        for rows in tokens.batches(range(len(prompts)), options.micro_batch_size):
+        for rows in shared.batches(tokens, range(len(prompts)), options.micro_batch_size):
             scores[rows] = shared.rewards(tokens.rows(rows), model).cpu()
         found: list[float] = scores.tolist()
         return found

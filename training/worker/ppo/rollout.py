@@ -21,7 +21,7 @@ from training.generation import FinishReason, GenerationStopped, Output, Request
 from training.worker.job import StopRequest
 from training.worker.ppo import formulas
 from training.worker.ppo.lora import sums_kept
-from training.worker.ppo.model import SharedBase
+from training.worker.ppo.model import Observed, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.tokens import Tokens
 from training.worker.prompts import Prompt
@@ -128,7 +128,13 @@ class Collector:
         ]
         outputs: list[Output] = []
         with suppress(GenerationStopped), sums_kept(self.shared.model):
-            outputs = generate(self.shared.model, self.tokenizer, requests, stop=self.stop.signal)
+            outputs = generate(
+                self.shared.model,
+                self.tokenizer,
+                requests,
+                stop=self.stop.signal,
+                is_watched=self.shared.is_exact,
+            )
         self.processes.check(self.stop)
         rollouts = [Rollout(p, o) for p, o in zip(prompts, outputs, strict=True)]
         return self._observe(rollouts)
@@ -141,17 +147,36 @@ class Collector:
             self.shared.device,
         )
         scores = torch.zeros(len(rollouts), device=self.shared.device)
-        log_probs, reference, values, entropy = (torch.zeros_like(tokens.mask) for _ in range(4))
-        for rows in tokens.batches(range(len(rollouts)), self.batch_size):
+        values = torch.zeros_like(tokens.mask)
+        for rows in self._looks(tokens, has_head=False):
             part = tokens.rows(rows)
-            width = part.completion_width
             scores[rows] = self.scorer.score([rollouts[row] for row in rows], part).to(scores)
-            policy = self.shared.observe_policy(part)
-            log_probs[rows, :width] = policy.log_probs
-            entropy[rows, :width] = policy.entropy
-            reference[rows, :width] = self.shared.reference_log_probs(part)
-            values[rows, :width] = self.shared.values(part)
+            values[rows, : part.completion_width] = self.shared.values(part)
+        reference = torch.zeros_like(tokens.mask)
+        for rows in self._looks(tokens, has_head=True):
+            part = tokens.rows(rows)
+            reference[rows, : part.completion_width] = self.shared.reference_log_probs(part)
+        log_probs, entropy = self._observe_policy(rollouts, tokens)
         return Experience(rollouts, tokens, scores, log_probs, reference, values, entropy)
+
+    def _observe_policy(self, rollouts: Sequence[Rollout], tokens: Tokens) -> Observed:
+        """As it drew them, where drawing is as exact as what follows; as read again elsewhere."""
+        if self.shared.is_exact:
+            drawn = [token for rollout in rollouts for token in rollout.output.drawn]
+            per_token = torch.tensor(drawn, device=self.shared.device).t()
+            return Observed(*(tokens.spread(each) for each in per_token))
+        seen = Observed(torch.zeros_like(tokens.mask), torch.zeros_like(tokens.mask))
+        for rows in self._looks(tokens, has_head=True):
+            part = self.shared.observe_policy(tokens.rows(rows))
+            for whole, found in zip(seen, part, strict=True):
+                whole[rows, : found.shape[1]] = found
+        return seen
+
+    def _looks(self, tokens: Tokens, *, has_head: bool) -> list[list[int]]:
+        """The rows that are read together where no gradient is wanted."""
+        many = self.shared.rows_at_once(tokens, has_head=has_head)
+        rows = range(len(tokens.ids))
+        return self.shared.batches(tokens, rows, max(self.batch_size, many))
 
     def _seed_of(self, iteration: int, number: int) -> int:
         return random.Random(f"rollout {self.seed} {iteration} {number}").getrandbits(32)

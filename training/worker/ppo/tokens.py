@@ -6,6 +6,7 @@ follows its prompt, and all padding is at the end: a batch is narrower, and comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Self
@@ -60,14 +61,27 @@ class Tokens(NamedTuple):
     def close_up(self) -> ClosedUp:
         """The same rows without padding between or before what they hold."""
         lengths, completions = self.attention.sum(dim=1), self.mask.sum(dim=1).long()
-        prompts = lengths - completions
         width = int(lengths.max())
         columns = torch.arange(width, device=self.ids.device)
         held = columns < lengths[:, None]
+        prompts = lengths - completions
         source = (self.prompt_width - prompts)[:, None] + columns
         ids = self.ids.gather(1, source.clamp(max=self.ids.shape[1] - 1)) * held
-        places = prompts[:, None] + torch.arange(self.completion_width, device=self.ids.device)
-        return ClosedUp(ids, places.clamp(max=width - 1))
+        is_completion = held & (columns >= prompts[:, None])
+        return ClosedUp(ids, lengths.tolist(), is_completion.flatten().nonzero().squeeze(1))
+
+    def pack(self) -> ClosedUp:
+        """The same rows one behind the other, without any padding."""
+        is_completion = self.attention.clone()
+        is_completion[:, : self.prompt_width] = 0
+        held = self.attention.bool()
+        lengths = self.attention.sum(dim=1).tolist()
+        return ClosedUp(self.ids[held][None], lengths, is_completion[held].nonzero().squeeze(1))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """What is known of the completions' own tokens, row by row, (tokens,), lined up:
+        (rows, completion), 0 at padding."""
+        return torch.zeros_like(self.mask).masked_scatter(self.mask.bool(), values)
 
     def rows(self, numbers: Sequence[int]) -> Tokens:
         """Some of the rows, without the columns that hold nothing but padding there."""
@@ -81,11 +95,20 @@ class Tokens(NamedTuple):
 
     def batches(self, numbers: Sequence[int], size: int) -> list[list[int]]:
         """`numbers` of rows, at most `size` at a time, those of like length together."""
-        lengths = self.attention.sum(dim=1).tolist()
-        alike = sorted(numbers, key=lambda number: lengths[number])
+        alike, lengths = self._by_length(numbers)
         beside = BESIDE_TOKENS.get(self.ids.device.type, BESIDE_TOKENS["cuda"])
         ends = cut([lengths[number] for number in alike], size, beside=beside)
         return [alike[start:end] for start, end in pairwise([0, *ends])]
+
+    def even_batches(self, numbers: Sequence[int], size: int) -> list[list[int]]:
+        """The same for rows that are to be packed: as few as can be, of about as many tokens."""
+        alike, _ = self._by_length(numbers)
+        count = math.ceil(len(alike) / size)
+        return [alike[number::count] for number in range(count)]
+
+    def _by_length(self, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+        lengths: list[int] = self.attention.sum(dim=1).tolist()
+        return sorted(numbers, key=lambda number: lengths[number]), lengths
 
 
 def cut(lengths: Sequence[int], size: int, *, beside: int) -> list[int]:
@@ -107,11 +130,12 @@ def cut(lengths: Sequence[int], size: int, *, beside: int) -> list[int]:
 
 
 class ClosedUp(NamedTuple):
-    """A batch as models read it: `ids` are (rows, longest row).
+    """A batch as models read it: `ids` are (rows, longest row), or (1, tokens) where it is packed.
 
-    Nobody looks ahead, so that the padding at the end needs no mask. `places` are the columns of
-    the completions' tokens, (rows, completion); where a completion has ended, any that exist.
+    Nobody looks ahead, so that the padding at the end needs no mask. `row_lengths` count tokens,
+    `places` are those of the completions' own tokens among `ids.flatten()`, row by row.
     """
 
     ids: Tensor
+    row_lengths: list[int]
     places: Tensor

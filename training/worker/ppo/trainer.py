@@ -69,7 +69,7 @@ class PPOTrainer:
         self, collector: Collector, options: PPOOptions, *, processes: Processes, stop: StopRequest
     ) -> None:
         """Raises `SpecError` when a minibatch is too small for that many processes."""
-        self._collector = collector
+        self.collector = collector
         self._shared = collector.shared
         self._options = options
         self._processes = processes
@@ -89,7 +89,7 @@ class PPOTrainer:
 
     def run_iteration(self) -> Metrics:
         """Collect and learn. Raises `Cancelled`, leaving an iteration half done, and `Diverged`."""
-        seen = self._collector.collect(self.iteration)
+        seen = self.collector.collect(self.iteration)
         targets = self._aim(seen)
         policy_steps, value_steps = self._learn(seen, targets)
         metrics = self._measure(seen, targets, policy_steps, value_steps)
@@ -165,7 +165,7 @@ class PPOTrainer:
 
     def _split(self, rows: int, epoch: int) -> list[Sequence[int]]:
         """This process's rows of each minibatch; every process has as many minibatches."""
-        rng = random.Random(f"minibatches {self._collector.seed} {self.iteration} {epoch}")
+        rng = random.Random(f"minibatches {self.collector.seed} {self.iteration} {epoch}")
         shuffled = rng.sample(range(rows), rows)
         return [shuffled[number :: self._minibatches] for number in range(self._minibatches)]
 

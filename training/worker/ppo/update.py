@@ -12,6 +12,7 @@ from torch import Tensor
 from training.worker.job import StopRequest
 from training.worker.ppo import formulas
 from training.worker.ppo.learner import Learner
+from training.worker.ppo.lora import sums_kept
 from training.worker.ppo.model import POLICY, VALUE, SharedBase
 from training.worker.ppo.processes import Processes
 from training.worker.ppo.rollout import Experience
@@ -68,7 +69,8 @@ class Update:
         with self.shared.learning(POLICY):
             for rows in minibatches:
                 self.processes.check(self.stop)
-                _, *means = learner.differentiate(self._policy_parts(rows)).tolist()
+                with sums_kept(self.shared.model):
+                    _, *means = learner.differentiate(self._policy_parts(rows)).tolist()
                 loss, clip_fraction, approx_kl, ratio = means
                 if approx_kl > self.approx_kl_limit:
                     break
@@ -83,13 +85,14 @@ class Update:
         with self.shared.learning(VALUE):
             for rows in minibatches:
                 self.processes.check(self.stop)
-                _, loss, clip_fraction = learner.differentiate(self._value_parts(rows)).tolist()
+                with sums_kept(self.shared.model):
+                    _, loss, clip_fraction = learner.differentiate(self._value_parts(rows)).tolist()
                 steps.append(ValueStep(loss, clip_fraction, learner.step()))
         return steps
 
     def _policy_parts(self, minibatch: Sequence[int]) -> Iterator[Tensor]:
         """Sums over each micro-batch's tokens: count, loss, clipped ones, approximate KL, ratio."""
-        for rows in self.seen.tokens.batches(minibatch, self.micro_batch_size):
+        for rows in self.shared.batches(self.seen.tokens, minibatch, self.micro_batch_size):
             tokens = self.seen.tokens.rows(rows)
             old = _cut(self.seen.log_probs, rows, tokens.mask)
             log_probs = self.shared.policy_log_probs(tokens)
@@ -105,7 +108,7 @@ class Update:
 
     def _value_parts(self, minibatch: Sequence[int]) -> Iterator[Tensor]:
         """Sums over each micro-batch's tokens: count, loss, clipped ones."""
-        for rows in self.seen.tokens.batches(minibatch, self.micro_batch_size):
+        for rows in self.shared.batches(self.seen.tokens, minibatch, self.micro_batch_size):
             tokens = self.seen.tokens.rows(rows)
             loss, is_clipped = formulas.value_loss(
                 self.shared.active_values(tokens),
