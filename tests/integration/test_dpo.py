@@ -106,6 +106,20 @@ def test_the_first_loss_is_ln_2(trained: tuple[RunDir, RunResult]) -> None:
     assert losses(trained[0])[1] == pytest.approx(LN_2, abs=1e-6)
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_the_reference_stays_where_it_was_from_the_first_step_on(
+    tmp_path: Path, model: Path, tuning: str
+) -> None:
+    """Were it the policy itself, each pair that is new would begin at ln 2."""
+    run_dir = make_run_dir(
+        tmp_path / "run", model, tuning=tuning, epochs=1, batch_size=4, eval_generations=0
+    )
+    assert run_here(run_dir).state is Outcome.SUCCEEDED
+    curve = losses(run_dir)
+    assert len(curve) == 10
+    assert all(loss < LN_2 / 2 for step, loss in curve.items() if step > 3)
+
+
 def test_a_clear_preference_is_learned_for_prompts_never_trained_on(
     trained: tuple[RunDir, RunResult],
 ) -> None:

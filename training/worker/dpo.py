@@ -159,7 +159,8 @@ class ReferenceOnceTrainer(Rehearsing, fitting.WithoutCard, DPOTrainer):  # type
         keys = self.reference.keys(inputs)
         known = self.reference.look_up(keys)
         if known is None:
-            chosen, rejected = self.compute_ref_log_probs(model, inputs)
+            # A model of its own with full tuning; with an adapter the policy's, that adapter aside.
+            chosen, rejected = self.compute_ref_log_probs(self.ref_model or model, inputs)
             self.reference.remember(keys, chosen, rejected)
         else:
             chosen, rejected = known.to(inputs["input_ids"].device)
