@@ -190,12 +190,15 @@ def run_here(run_dir: RunDir) -> RunResult:
     return result
 
 
-def run_as_launched(run_dir: RunDir) -> RunResult:
-    """Train as the application would start it, in as many processes as the spec says."""
+def run_as_launched(run_dir: RunDir, worker: str = "training.worker") -> RunResult:
+    """Train as the application would start it, in as many processes as the spec says.
+
+    `worker` is the module that they run.
+    """
     launch = launch_of(run_dir.read_spec(), run_dir.path)
     with run_dir.log_path.open("ab") as log:
         subprocess.run(
-            launch.command,
+            [worker if part == "training.worker" else part for part in launch.command],
             cwd=ROOT,
             env={**os.environ, **launch.environment},
             check=False,

@@ -49,8 +49,15 @@ def train(job: Job) -> Mapping[str, Any]:
     counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
     counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
     fitted = fitting.fit(
-        job, trainer, trainee, counts, epochs=options.epochs, on_checkpoint=known.save
+        job,
+        trainer,
+        trainee,
+        counts,
+        epochs=options.epochs,
+        on_checkpoint=known.save,
+        anew=lambda: models.load(job.spec, options).wrapped(),
     )
+    trainee = fitted.trainee
 
     job.enter_phase("evaluating")
     ranked = rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.steps)

@@ -15,7 +15,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 
 from training.loading import context_length, stop_token_ids
 from training.methods.trainer_options import TrainerOptions, TuningOptions
-from training.tuning import LOW_RANK
+from training.options import SpecError
+from training.tuning import LOW_RANK, Tuning
 from training.worker import data, models, tracking
 from training.worker.failures import BadData, Diverged, ModelUnusable
 from training.worker.job import Job
@@ -29,8 +30,9 @@ Lengths = Callable[[Dataset], Sequence[int]]
 
 
 class Fitted(NamedTuple):
-    """A training that is done: what was learned from, and how it went."""
+    """A training that is done: what has learned, what from, and how it went."""
 
+    trainee: Trainee
     counts: Mapping[str, int]
     metrics: Mapping[str, Any]
     steps: int
@@ -165,12 +167,16 @@ def fit(
     *,
     epochs: float,
     on_checkpoint: Callable[[Path], None] = lambda _: None,
+    anew: Callable[[], Trainee] | None = None,
 ) -> Fitted:
     """Train, from the newest checkpoint if there is one, and leave what was learned on disk.
 
-    `counts` go into the report, `epochs` is how often the data are seen. Raises `Diverged`,
-    `ModelUnusable` when nothing was learned, `Cancelled`.
+    `counts` go into the report, `epochs` is how often the data are seen, `anew` gives a trainee
+    that has learned nothing, for methods that several processes can train. Raises `Diverged`,
+    `ModelUnusable` when nothing was learned, `SpecError` for what FSDP cannot spread, `Cancelled`.
     """
+    if trainee.tuning in (Tuning.PREFIX, Tuning.PROMPT):
+        refuse_spread(trainer, "tuning", trainee.tuning.value)
     checkpoint = job.run_dir.newest_checkpoint()
     reporter = Reporter(job, epochs=epochs, on_checkpoint=on_checkpoint)
     trainer.remove_callback(PrinterCallback)
@@ -182,11 +188,15 @@ def fit(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     job.stop.check()
     training_s = time.monotonic() - began
+    is_gathered = anew is not None and _is_spread(trainer)
+    if anew is not None and is_gathered:
+        trainee = _gather(job, trainer, trainee, anew)
     trainee.model.eval()
     _check_learned(trainee, norm_before, resumed=checkpoint is not None)
-    if job.is_main:
+    if job.is_main and not is_gathered:
         trainee.save(job.run_dir.adapter_partial)
     return Fitted(
+        trainee,
         counts,
         dict(reporter.last_metrics),
         trainer.state.global_step,
@@ -198,6 +208,33 @@ def fit(
             "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
         },
     )
+
+
+def refuse_spread(trainer: Any, name: str, value: object) -> None:
+    """Raises `SpecError` for an option that needs all weights in each process."""
+    if _is_spread(trainer):
+        raise SpecError(name, value, "cannot be had where FSDP spreads the model over processes")
+
+
+def _is_spread(trainer: Any) -> bool:
+    """Each process holds no more than a share of the weights, as with FSDP."""
+    return bool(trainer.is_fsdp_enabled)
+
+
+def _gather(job: Job, trainer: Any, trainee: Trainee, anew: Callable[[], Trainee]) -> Trainee:
+    """Leave what was learned on disk, and hold all of it in each process, as it was at the start.
+
+    What comes after training asks models, and their parts, one by one; a model that is spread has
+    none of its parts to itself.
+    """
+    folder = job.run_dir.adapter_partial
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if job.is_main:
+        trainee.save(folder, weights)
+    trainer.accelerator.wait_for_everyone()
+    whole = anew()
+    whole.take(folder)
+    return whole
 
 
 def longest_row(model: Any, options: TrainerOptions) -> int:

@@ -42,7 +42,15 @@ def train(job: Job) -> Mapping[str, Any]:
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
     counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
     trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
-    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
+    fitted = fitting.fit(
+        job,
+        trainer,
+        trainee,
+        counts,
+        epochs=options.epochs,
+        anew=lambda: models.load(job.spec, options).wrapped(),
+    )
+    trainee = fitted.trainee
 
     job.enter_phase("evaluating")
     return {

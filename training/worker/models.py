@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils.save_and_load import load_peft_weights
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training import loading
@@ -85,13 +86,22 @@ class Trainee:
         trainable = (p.detach().double() for p in self.model.parameters() if p.requires_grad)
         return sum(float(p.abs().sum()) for p in trainable)
 
-    def save(self, folder: Path) -> None:
-        """Write what was trained alone, in place of whatever a torn attempt left there."""
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write what was trained alone, in place of whatever a torn attempt left there.
+
+        `weights` are all of the model's, where it holds no more than a share of them itself.
+        """
         shutil.rmtree(folder, ignore_errors=True)
+        only = {} if self.tuning is Tuning.FULL else {"selected_adapters": [ADAPTER]}
+        self.model.save_pretrained(folder, state_dict=weights, **only)
+
+    def take(self, folder: Path) -> None:
+        """Become what `save` has written there."""
         if self.tuning is Tuning.FULL:
-            self.model.save_pretrained(folder)
+            self.model.load_state_dict(load_base(str(folder)).state_dict())
         else:
-            self.model.save_pretrained(folder, selected_adapters=[ADAPTER])
+            weights = load_peft_weights(str(folder), device=str(self.model.device))
+            set_peft_model_state_dict(self.model, weights, adapter_name=ADAPTER)
 
 
 class Loaded(NamedTuple):

@@ -113,10 +113,17 @@ def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
     trainee = loaded.trainee(trainer.model)
     sources = [[row.number for row in rows] for rows in _by_comparison(split.train)]
     counts = fitting.lay_out(trainer, options, job, sources, group_lengths)
-    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
+    fitted = fitting.fit(
+        job,
+        trainer,
+        trainee,
+        counts,
+        epochs=options.epochs,
+        anew=lambda: _untrained(_load(job, options)),
+    )
 
     job.enter_phase("evaluating")
-    ranked = _rank(trainer, options)
+    ranked = _rank(fitted.trainee.model, trainer.eval_dataset, options)
     if ranked:
         told = {"held_out_accuracy": ranked["accuracy"], "held_out_loss": ranked["loss"]}
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
@@ -233,6 +240,10 @@ def _load(job: Job, options: RewardOptions) -> Loaded:
     return Loaded(get_peft_model(base, adapter), tokenizer, Tuning(options.tuning), adapter)
 
 
+def _untrained(loaded: Loaded) -> models.Trainee:
+    return loaded.trainee(loaded.model)
+
+
 def _build_trainer(
     job: Job, options: RewardOptions, loaded: Loaded, encoder: Encoder, split: data.Split
 ) -> ComparisonTrainer:
@@ -278,14 +289,14 @@ def _group(encoder: Encoder, rows: Sequence[data.Row]) -> Group:
     )
 
 
-def _rank(trainer: ComparisonTrainer, options: RewardOptions) -> dict[str, Any] | None:
+def _rank(model: Any, held_out: Dataset | None, options: RewardOptions) -> dict[str, Any] | None:
     """How the model ranks held-out pairs, beside what their lengths alone would say."""
-    groups = list(trainer.eval_dataset) if trainer.eval_dataset is not None else []
+    groups = list(held_out) if held_out is not None else []
     if not groups:
         return None
     prompts = [ids for group in groups for ids in group["prompts"]]
     completions = [ids for group in groups for ids in group["completions"]]
-    scores = iter(scoring.score(trainer.model, prompts, completions, Pooling(options.pooling)))
+    scores = iter(scoring.score(model, prompts, completions, Pooling(options.pooling)))
     decided, longer, losses, all_scores, comparisons = [], [], [], [], 0
     for group in groups:
         found = [next(scores) for _ in group["completions"]]
