@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -104,7 +104,8 @@ class _Standby:
 
     child: subprocess.Popen[bytes]
     idle_until: float  # time.monotonic()
-    ready: threading.Event
+    is_ready: bool = False
+    answered: threading.Event = field(default_factory=threading.Event)  # it is ready, or has ended
 
     def is_alive(self) -> bool:
         return self.child.poll() is None
@@ -305,10 +306,10 @@ class RunService:
             return self._standby is not None and self._standby.is_alive()
 
     def wait_prepared(self, timeout_s: float) -> bool:
-        """Wait for the process that `prepare` started; False if it, or none, is ready."""
+        """Wait for the process that `prepare` started; False where none has become ready."""
         with self._changed:
             standby = self._standby
-        return standby is not None and standby.ready.wait(timeout_s)
+        return standby is not None and standby.answered.wait(timeout_s) and standby.is_ready
 
     def release(self) -> None:
         """Let the prepared process go, and its memory with it. Idempotent."""
@@ -436,9 +437,9 @@ class RunService:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        ready = threading.Event()
-        threading.Thread(target=_await_ready, args=(child, ready), daemon=True).start()
-        return _Standby(child, time.monotonic() + self._standby_idle_s, ready)
+        standby = _Standby(child, time.monotonic() + self._standby_idle_s)
+        threading.Thread(target=_await_ready, args=(standby,), daemon=True).start()
+        return standby
 
     def _environment(self) -> dict[str, str]:
         return {**worker_environment(self._threads), **_import_path()}
@@ -634,12 +635,13 @@ def _adopted(run: Run) -> _Followed:
     return _Followed(run.id, run_dir, EventReader(run_dir.events_path), pid, started_at)
 
 
-def _await_ready(child: subprocess.Popen[bytes], ready: threading.Event) -> None:
+def _await_ready(standby: _Standby) -> None:
     """Ends with the child's standard output, which a trainer moves into its log."""
-    assert child.stdout is not None
-    if child.stdout.readline():
-        ready.set()
-    child.stdout.close()
+    output = standby.child.stdout
+    assert output is not None
+    standby.is_ready = bool(output.readline())
+    standby.answered.set()
+    output.close()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

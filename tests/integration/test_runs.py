@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -262,6 +265,26 @@ def test_a_prepared_process_is_let_go_when_idle(lab: Lab) -> None:
     lab.service.prepare()
     lab.wait_until(lambda: not lab.service.is_prepared)
     assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_nobody_waits_for_a_prepared_process_that_was_let_go(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who closes the application with the Train tab just opened must not wait a minute for it."""
+
+    def start(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        # Never says that it is ready, and ends when its input does.
+        return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    lab.service.release()
+    monkeypatch.setattr(process, "start", start)
+    lab.service.prepare()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lab.service.wait_prepared, TIMEOUT_S)
+        while not waiting.running():
+            time.sleep(0.01)
+        lab.service.release()
+        assert waiting.result(timeout=TIMEOUT_S / 4) is False
 
 
 def test_the_options_of_a_run_are_kept_as_they_were_given(finished: tuple[Lab, Run]) -> None:
