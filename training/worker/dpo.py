@@ -20,7 +20,7 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from training.events import EventKind
-from training.methods.dpo import DPOOptions, PairOptions
+from training.methods.dpo import DPOOptions, LossType, PairOptions
 from training.worker import answers, data, evaluate, fitting, models, rehearsal
 from training.worker.evaluate import PairReport
 from training.worker.job import Job
@@ -93,14 +93,17 @@ def rank_held_out(
     pairs = list(held_out) if held_out is not None else []
     ranked = evaluate.compare_pairs(trainee, pairs, beta=options.beta, stop=job.stop)
     if ranked:
-        job.events.write(
-            EventKind.METRICS,
-            step=step,
-            held_out_accuracy=ranked.accuracy,
-            held_out_margin=ranked.margin,
-            held_out_loss=ranked.loss,
-        )
+        told = {"held_out_accuracy": ranked.accuracy, "held_out_margin": ranked.margin}
+        if is_plain(options):
+            told["held_out_loss"] = ranked.loss
+        job.events.write(EventKind.METRICS, step=step, **told)
     return ranked
+
+
+def is_plain(options: PairOptions) -> bool:
+    """The loss that is trained is the one by which pairs are ranked, and both make one curve."""
+    is_changed = options.sft_weight > 0 or options.label_smoothing > 0
+    return options.loss_type == LossType.SIGMOID and not is_changed
 
 
 class ReferenceLogProbs:

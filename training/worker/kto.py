@@ -41,7 +41,10 @@ def train(job: Job) -> Mapping[str, Any]:
     fitting.warn_of_endless(job, loaded, trainer.train_dataset["completion_ids"])
     counts = fitting.lay_out(trainer, options, job, split.sources, row_lengths)
     counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
-    trainer.train_dataset = mismatched(trainer.train_dataset, options.batch_size)
+    limit = fitting.longest_row(trainer.model, options)
+    trainer.train_dataset = cut_to(limit, mismatched(trainer.train_dataset, options.batch_size))
+    if trainer.eval_dataset is not None:
+        trainer.eval_dataset = cut_to(limit, trainer.eval_dataset)
     fitted = fitting.fit(
         job,
         trainer,
@@ -80,8 +83,25 @@ def mismatched(rows: Dataset, batch_size: int) -> Dataset:
     return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", others)
 
 
+def cut_to(limit: int, rows: Dataset) -> Dataset:
+    """With the mismatched completions cut to what their prompts leave of so many tokens."""
+    columns = (rows["prompt_ids"], rows["KL_completion_ids"])
+    cut = [
+        completion[: max(1, limit - len(prompt))]
+        for prompt, completion in zip(*columns, strict=True)
+    ]
+    return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", cut)
+
+
 class RehearsingKTOTrainer(Rehearsing, fitting.WithoutCard, KTOTrainer):  # type: ignore[misc]  # the library has no types
     """TRL's trainer, imitating demonstrations beside its rows where it is given some."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """What TRL calls `kl` is the reference point, of other prompts' completions."""
+        measured = self._metrics["train" if self.model.training else "eval"]
+        if "kl" in measured:
+            measured["reference_point"] = measured.pop("kl")
+        super().log(logs, start_time)
 
 
 def _is_learned(row: data.Row, options: KTOOptions) -> bool:

@@ -68,9 +68,9 @@ class OnlineTrainer(fitting.WithoutCard):
             kl = fmean(measured["kl"]) * self._mean_length
             measured["kl"] = [kl]
             measured["kl_penalty"] = [self._options.beta * kl]
-            if "score" in measured:
-                score = fmean(measured["score"])
-                measured["objective"] = [score - self._options.beta * kl]
+            if "rewarded" in measured:
+                rewarded = fmean(measured["rewarded"])
+                measured["objective"] = [rewarded - self._options.beta * kl]
         super().log(logs, start_time)  # type: ignore[misc]  # the trainer's
 
     def _tokenize_prompts(
@@ -114,6 +114,7 @@ class RewardFunction:
     ) -> list[float]:
         rewarded = self._rewarder.reward(prompts, completion_ids)
         log_metric("score", fmean(rewarded.scores))
+        log_metric("rewarded", fmean(rewarded.rewards))  # less the penalty for no end
         log_metric("ended", fmean(rewarded.ended))
         return rewarded.rewards
 

@@ -32,6 +32,8 @@ METRIC_NAMES = {
     "clip_ratio/region_mean": "clip_fraction",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
+    "accuracy": "accuracy",
+    "margin": "margin",
     "rewards/chosen": "reward_chosen",
     "rewards/rejected": "reward_rejected",
 }

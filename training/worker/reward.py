@@ -125,7 +125,9 @@ def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
     job.enter_phase("evaluating")
     ranked = _rank(fitted.trainee.model, trainer.eval_dataset, options)
     if ranked:
-        told = {"held_out_accuracy": ranked["accuracy"], "held_out_loss": ranked["loss"]}
+        told = {"held_out_accuracy": ranked["accuracy"]}
+        if is_plain(options):
+            told["held_out_loss"] = ranked["loss"]
         job.events.write(EventKind.METRICS, step=fitted.steps, **told)
     if job.is_main:
         told = ranked or {"score_mean": None, "score_sd": None}
@@ -287,6 +289,11 @@ def _group(encoder: Encoder, rows: Sequence[data.Row]) -> Group:
         [float(row.values["margin"]) for row in rows],
         [bool(row.values["is_tie"]) for row in rows],
     )
+
+
+def is_plain(options: RewardOptions) -> bool:
+    """The loss that is trained is the one by which pairs are ranked, and both make one curve."""
+    return not (options.margin_weight or options.centering or options.tie_weight)
 
 
 def _rank(model: Any, held_out: Dataset | None, options: RewardOptions) -> dict[str, Any] | None:
