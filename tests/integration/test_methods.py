@@ -232,3 +232,60 @@ def test_a_lora_policy_can_be_tuned_in_full_from_there(tmp_path: Path, model: Pa
         eval_generations=2,
     )
     assert result.report["generations"]["kl_k1"] == pytest.approx(0, abs=2e-3)
+
+
+def held_out(run_dir: RunDir, metric: str) -> list[float]:
+    events = EventReader(run_dir.events_path).read()
+    return [e.data[f"held_out_{metric}"] for e in events if f"held_out_{metric}" in e.data]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dpo", {"loss_type": "ipo"}),
+        ("dpo", {"sft_weight": 1.0}),
+        ("reward", {"margin_weight": 1.0}),
+    ],
+)
+def test_a_curve_of_held_out_losses_is_of_one_loss(
+    tmp_path: Path, model: Path, method: str, options: dict[str, Any]
+) -> None:
+    """The last of them would be another one, and look like a fall or a rise."""
+    run_dir, result = ran(tmp_path / "run", model, method=method, eval_generations=0, **options)
+    ranked = result.report["pairs"] if method == "dpo" else result.report["reward_model"]
+    assert held_out(run_dir, "accuracy")[-1] == ranked["accuracy"]
+    assert held_out(run_dir, "loss")
+    assert ranked["loss"] not in held_out(run_dir, "loss")
+
+
+def test_a_plain_curve_ends_with_what_the_result_was_measured_to_be(
+    tmp_path: Path, model: Path
+) -> None:
+    run_dir, result = ran(tmp_path / "run", model, method="dpo", eval_generations=0)
+    assert held_out(run_dir, "loss")[-1] == result.report["pairs"]["loss"]
+
+
+def test_a_reward_run_tells_how_it_ranks_while_it_trains(tmp_path: Path, model: Path) -> None:
+    run_dir, _ = ran(tmp_path / "run", model, method="reward")
+    told = [e.data for e in EventReader(run_dir.events_path).read() if "loss" in e.data]
+    assert all({"accuracy", "margin"} <= data.keys() for data in told)
+
+
+def test_kto_takes_its_reference_point_for_no_distance_and_cuts_what_it_is_taken_from(
+    tmp_path: Path,
+) -> None:
+    limit = 96
+    model = build_model(tmp_path / "model", "gpt2", context=limit)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "Where is it? " * (n % 2 or 7)}],
+            "completion": [{"role": "assistant", "content": "Thank you. " * (8 if n % 2 else 1)}],
+            "label": n % 4 < 2,
+            "kind": "rating",
+        }
+        for n in range(40)
+    ]
+    run_dir, _ = ran(tmp_path / "run", model, method="kto", rows=rows, eval_generations=0)
+    told = [e.data for e in EventReader(run_dir.events_path).read() if e.kind == "metrics"]
+    assert told
+    assert not any("kl" in data or "held_out_kl" in data for data in told)

@@ -165,16 +165,22 @@ def test_the_rows_that_were_asked_are_told(trained: tuple[RunDir, RunResult]) ->
     assert set(rows) <= set(range(len(prompt_rows())))
 
 
+PENALTY = 2.0
+
+
 @pytest.mark.parametrize("method", ONLINE)
 def test_reward_and_its_price_are_told_at_every_step(
     tmp_path: Path, start: Start, method: str
 ) -> None:
-    run_dir = prepare(tmp_path / "run", start, method, iterations=3, beta=0.5, eval_generations=0)
+    asked: dict[str, Any] = {"iterations": 3, "beta": 0.5, "missing_eos_penalty": PENALTY}
+    run_dir = prepare(tmp_path / "run", start, method, eval_generations=0, **asked)
     ran(run_dir)
     told = metrics(run_dir)
     assert [m["step"] for m in told] == [1, 2, 3]
+    assert any(m["ended"] < 1 for m in told)
     for m in told:
-        assert m["objective"] == pytest.approx(m["score"] - 0.5 * m["kl"])
+        rewarded = m["score"] - PENALTY * (1 - m["ended"])
+        assert m["objective"] == pytest.approx(rewarded - 0.5 * m["kl"])
         assert m["kl_penalty"] == pytest.approx(0.5 * m["kl"])
         assert 0 < m["length"] <= 20
         assert 0 <= m["ended"] <= 1
