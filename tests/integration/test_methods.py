@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 import app
 from tests.models import build_adapter, build_model
@@ -23,6 +24,7 @@ from training.events import EventReader
 from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
+from training.worker.kto import cut_to
 
 STARTER = app.ASSETS / "starter"
 # Virtual tokens of a tiny model hardly reach its output: their steps are longer.
@@ -289,3 +291,13 @@ def test_kto_takes_its_reference_point_for_no_distance_and_cuts_what_it_is_taken
     told = [e.data for e in EventReader(run_dir.events_path).read() if e.kind == "metrics"]
     assert told
     assert not any("kl" in data or "held_out_kl" in data for data in told)
+
+
+def test_mismatched_completions_fit_behind_their_prompts() -> None:
+    rows = Dataset.from_dict(
+        {
+            "prompt_ids": [[1] * 9, [2], [3] * 4],
+            "KL_completion_ids": [[4] * 5, [5] * 30, [6] * 2],
+        }
+    )
+    assert list(cut_to(10, rows)["KL_completion_ids"]) == [[4], [5] * 9, [6] * 2]

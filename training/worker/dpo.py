@@ -49,13 +49,7 @@ def train(job: Job) -> Mapping[str, Any]:
     counts = fitting.lay_out(trainer, options, job, split.sources, pair_lengths)
     counts |= rehearsal.prepare(job, options, loaded, trainer, counts)
     fitted = fitting.fit(
-        job,
-        trainer,
-        trainee,
-        counts,
-        epochs=options.epochs,
-        on_checkpoint=known.save,
-        anew=lambda: models.load(job.spec, options).wrapped(),
+        job, trainer, trainee, counts, epochs=options.epochs, on_checkpoint=known.save
     )
     trainee = fitted.trainee
 

@@ -171,8 +171,8 @@ def fit(
 ) -> Fitted:
     """Train, from the newest checkpoint if there is one, and leave what was learned on disk.
 
-    `counts` go into the report, `epochs` is how often the data are seen, `anew` gives a trainee
-    that has learned nothing, for methods that several processes can train. Raises `Diverged`,
+    `counts` go into the report, `epochs` is how often the data are seen, `anew` gives the trainee
+    as it was at the start, where that is not the policy of the spec. Raises `Diverged`,
     `ModelUnusable` when nothing was learned, `SpecError` for what FSDP cannot spread, `Cancelled`.
     """
     if trainee.tuning in (Tuning.PREFIX, Tuning.PROMPT):
@@ -188,12 +188,11 @@ def fit(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     job.stop.check()
     training_s = time.monotonic() - began
-    is_gathered = anew is not None and _is_spread(trainer)
-    if anew is not None and is_gathered:
-        trainee = _gather(job, trainer, trainee, anew)
+    if _is_spread(trainer):
+        trainee = _gather(job, trainer, trainee, anew or (lambda: _policy(job)))
     trainee.model.eval()
     _check_learned(trainee, norm_before, resumed=checkpoint is not None)
-    if job.is_main and not is_gathered:
+    if job.is_main and not _is_spread(trainer):
         trainee.save(job.run_dir.adapter_partial)
     return Fitted(
         trainee,
@@ -219,6 +218,12 @@ def refuse_spread(trainer: Any, name: str, value: object) -> None:
 def _is_spread(trainer: Any) -> bool:
     """Each process holds no more than a share of the weights, as with FSDP."""
     return bool(trainer.is_fsdp_enabled)
+
+
+def _policy(job: Job) -> Trainee:
+    options = job.spec.options
+    assert isinstance(options, TrainerOptions)
+    return models.load(job.spec, options).wrapped()
 
 
 def _gather(job: Job, trainer: Any, trainee: Trainee, anew: Callable[[], Trainee]) -> Trainee:

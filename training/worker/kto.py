@@ -45,14 +45,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainer.train_dataset = cut_to(limit, mismatched(trainer.train_dataset, options.batch_size))
     if trainer.eval_dataset is not None:
         trainer.eval_dataset = cut_to(limit, trainer.eval_dataset)
-    fitted = fitting.fit(
-        job,
-        trainer,
-        trainee,
-        counts,
-        epochs=options.epochs,
-        anew=lambda: models.load(job.spec, options).wrapped(),
-    )
+    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
     trainee = fitted.trainee
 
     job.enter_phase("evaluating")

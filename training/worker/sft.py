@@ -5,7 +5,7 @@ python -m training.worker RUN_DIR        # spec.json says method "sft"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets import Dataset
@@ -35,13 +35,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
-    taught = teach(
-        job,
-        options,
-        loaded,
-        _lessons(loaded, split),
-        anew=lambda: models.load(job.spec, options).wrapped(),
-    )
+    taught = teach(job, options, loaded, _lessons(loaded, split))
     return {**taught.report(), **answers.answer_held_out(job, options, taught.trainee)}
 
 
@@ -71,18 +65,8 @@ class Taught(NamedTuple):
         return {**self.fitted.report(), "likelihood": likelihood}
 
 
-def teach(
-    job: Job,
-    options: ImitationOptions,
-    loaded: models.Loaded,
-    lessons: Lessons,
-    *,
-    anew: Callable[[], models.Trainee] | None = None,
-) -> Taught:
-    """Train on the lessons, save, and enter the phase of evaluating with their likelihood.
-
-    `anew` is as `fitting.fit` wants it.
-    """
+def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: Lessons) -> Taught:
+    """Train on the lessons, save, and enter the phase of evaluating with their likelihood."""
     replay = general.draw_replay(job, options, loaded, learned=len(lessons.train))
     lessons = lessons.with_replay(replay)
     # A run that goes on must find the same start, and a fresh adapter is drawn at random.
@@ -96,7 +80,7 @@ def teach(
     laid_out = fitting.lay_out(trainer, options, job, lessons.sources, row_lengths)
     job.note_replayed_rows(replay.numbers)
     counts = _apart(laid_out, replay)
-    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs, anew=anew)
+    fitted = fitting.fit(job, trainer, trainee, counts, epochs=options.epochs)
     trainee = fitted.trainee
 
     job.enter_phase("evaluating")
