@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from tests.rundirs import (
     run_as_launched,
     run_here,
 )
-from training.events import EventReader
+from training.events import EventReader, series
 from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
-from training.worker.kto import cut_to
+from training.worker.kto import cut_to, mismatched
+from training.worker.report import Reporter
 
 STARTER = app.ASSETS / "starter"
 # Virtual tokens of a tiny model hardly reach its output: their steps are longer.
@@ -191,34 +193,58 @@ def test_kto_needs_thumbs_of_both_kinds(tmp_path: Path, model: Path) -> None:
     assert "KTO needs both" in failure.message
 
 
-def test_early_stopping_keeps_the_best_of_what_was_measured(tmp_path: Path, model: Path) -> None:
+HABITS: dict[str, Any] = {"epochs": 30, "learning_rate": 0.01, "evaluations": 30, "patience": 2}
+
+
+def muddled_rows() -> list[dict[str, Any]]:
+    """Half of the judgments say the opposite of the rest: what is learned is soon memorised."""
     rows = preference_rows()
     for row in rows[::2]:
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    run_dir, result = ran(
-        tmp_path / "run",
-        model,
-        rows=rows,
-        epochs=30,
-        learning_rate=0.01,
-        evaluations=30,
-        patience=2,
-        eval_generations=0,
-    )
+    return rows
+
+
+def held_out_losses(run_dir: RunDir) -> dict[int, float]:
     events = EventReader(run_dir.events_path).read()
-    measured = {
-        e.data["step"]: e.data["held_out_loss"]
-        for e in events
-        if e.kind == "metrics" and "held_out_loss" in e.data
-    }
-    steps = result.report["steps"]
-    planned = next(e.data["total"] for e in events if e.kind == "progress")
-    assert steps < planned
-    assert result.report["best_step"] < steps
-    assert result.report["pairs"]["loss"] == pytest.approx(
-        measured[result.report["best_step"]], abs=1e-3
+    return {int(step): value for step, value in series(events, "held_out_loss")}
+
+
+def test_early_stopping_keeps_the_best_of_what_was_measured(tmp_path: Path, model: Path) -> None:
+    run_dir, result = ran(
+        tmp_path / "run", model, rows=muddled_rows(), eval_generations=0, **HABITS
     )
-    assert math.isfinite(result.report["pairs"]["loss"])
+    report = result.report
+    steps, best = report["steps"], report["best_step"]
+    events = EventReader(run_dir.events_path).read()
+    planned = next(e.data["total"] for e in events if e.kind == "progress")
+    measured = held_out_losses(run_dir)
+    assert best < steps < planned
+    assert report["pairs"]["loss"] == pytest.approx(measured[best], abs=1e-3)
+    # What was taken back stands in the curve as it was.
+    assert max(measured) == steps
+    assert measured[steps] > measured[best] + 1e-3
+
+
+def test_a_resumed_run_is_as_patient_as_it_would_have_been(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"rows": muddled_rows(), "eval_generations": 0, **HABITS}
+    _, straight = ran(tmp_path / "straight", model, **given)
+    best, steps = straight.report["best_step"], straight.report["steps"]
+    run_dir = make_run_dir(tmp_path / "interrupted", model, **given)
+    on_step_end = Reporter.on_step_end
+
+    def interrupted(self: Reporter, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == (best + steps) // 2:  # one of two measurements after the best
+            os.kill(os.getpid(), signal.SIGTERM)
+        on_step_end(self, args, state, control, **more)
+
+    monkeypatch.setattr(Reporter, "on_step_end", interrupted)
+    assert run_here(run_dir).state is Outcome.CANCELLED
+    monkeypatch.undo()
+    run_dir.forget_end()
+    resumed = run_here(run_dir).report
+    assert (resumed["best_step"], resumed["steps"]) == (best, steps)
 
 
 def test_a_lora_policy_can_be_tuned_in_full_from_there(tmp_path: Path, model: Path) -> None:
@@ -301,3 +327,10 @@ def test_mismatched_completions_fit_behind_their_prompts() -> None:
         }
     )
     assert list(cut_to(10, rows)["KL_completion_ids"]) == [[4], [5] * 9, [6] * 2]
+
+
+def test_no_completion_is_paired_with_its_own_prompt() -> None:
+    rows = Dataset.from_dict(
+        {"completion_ids": [[n] for n in range(5)], "KL_completion_ids": [[0]] * 5}
+    )
+    assert list(mismatched(rows, 2)["KL_completion_ids"]) == [[1], [0], [3], [2], [3]]

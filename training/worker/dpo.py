@@ -54,7 +54,7 @@ def train(job: Job) -> Mapping[str, Any]:
     trainee = fitted.trainee
 
     job.enter_phase("evaluating")
-    ranked = rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.steps)
+    ranked = rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.kept_step)
     return {
         **fitted.report(),
         "pairs": asdict(ranked) if ranked else None,

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from training.loading import context_length, stop_token_ids
 from training.methods.trainer_options import TrainerOptions, TuningOptions
@@ -39,6 +45,11 @@ class Fitted(NamedTuple):
     best_step: int | None  # where early stopping went back to
     timing: Mapping[str, float | None]
 
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights were kept, and are measured."""
+        return self.steps if self.best_step is None else self.best_step
+
     def report(self) -> dict[str, Any]:
         """For the run's result."""
         return {
@@ -48,6 +59,25 @@ class Fitted(NamedTuple):
             "best_step": self.best_step,
             "timing": self.timing,
         }
+
+
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]  # the library has no types
+    """Ends a training that no longer gets better, and counts on where it is resumed.
+
+    A run that was interrupted just when its patience was at an end is trained one step more; the
+    best step, which is what is kept, stays what it was.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """Count what was measured since the best, if anything was before an interruption."""
+        super().on_train_begin(args, state, control, **more)
+        best = state.best_global_step
+        measured = [entry["step"] for entry in state.log_history if "eval_loss" in entry]
+        self.early_stopping_patience_counter = sum(step > (best or 0) for step in measured)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class WithoutCard:
@@ -307,7 +337,7 @@ def schedule(trainer: Any, options: TrainerOptions, *, steps: int) -> None:
         trainer.args.load_best_model_at_end = True
         trainer.args.metric_for_best_model = "eval_loss"
         trainer.args.greater_is_better = False
-        trainer.add_callback(EarlyStoppingCallback(options.patience))
+        trainer.add_callback(Patience(options.patience))
 
 
 def _best_step(trainer: Any) -> int | None:

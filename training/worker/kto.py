@@ -63,7 +63,7 @@ def row_lengths(tokenized: Dataset) -> list[int]:
 
 
 def mismatched(rows: Dataset, batch_size: int) -> Dataset:
-    """Beside each prompt the completion of the row before it in its batch.
+    """Beside each prompt the completion of the row before it in its batch, in a circle.
 
     The reference point is estimated from such pairs (section 3.2 of the paper). TRL makes them
     before the rows are in their order, and those would no longer be of the same batch.
@@ -72,7 +72,9 @@ def mismatched(rows: Dataset, batch_size: int) -> Dataset:
     others: list[list[int]] = []
     for start in range(0, len(completions), batch_size):
         batch = list(completions[start : start + batch_size])
-        others += [batch[-1], *batch[:-1]]
+        # Who is alone in the last batch would be paired with itself.
+        first = batch[-1] if len(batch) > 1 else completions[start - 1]
+        others += [first, *batch[:-1]]
     return rows.remove_columns("KL_completion_ids").add_column("KL_completion_ids", others)
 
 

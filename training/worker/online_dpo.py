@@ -80,7 +80,7 @@ def train(job: Job) -> Mapping[str, Any]:
     fitted = fitting.fit(job, trainer, trainee, counts, epochs=epochs, on_checkpoint=known.save)
 
     job.enter_phase("evaluating")
-    ranked = dpo.rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.steps)
+    ranked = dpo.rank_held_out(job, options, trainee, trainer.eval_dataset, fitted.kept_step)
     return {
         **fitted.report(),
         "online_dpo": rounds.told(),

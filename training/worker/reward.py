@@ -128,7 +128,7 @@ def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
         told = {"held_out_accuracy": ranked["accuracy"]}
         if is_plain(options):
             told["held_out_loss"] = ranked["loss"]
-        job.events.write(EventKind.METRICS, step=fitted.steps, **told)
+        job.events.write(EventKind.METRICS, step=fitted.kept_step, **told)
     if job.is_main:
         told = ranked or {"score_mean": None, "score_sd": None}
         scoring.Scale.write(

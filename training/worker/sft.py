@@ -87,7 +87,8 @@ def teach(job: Job, options: ImitationOptions, loaded: models.Loaded, lessons: L
     held_out = list(trainer.eval_dataset) if trainer.eval_dataset is not None else []
     likelihood = evaluate.compare_likelihoods(trainee, [_scored(row) for row in held_out], job.stop)
     if likelihood:
-        job.events.write(EventKind.METRICS, step=fitted.steps, held_out_loss=likelihood.loss_after)
+        loss = likelihood.loss_after
+        job.events.write(EventKind.METRICS, step=fitted.kept_step, held_out_loss=loss)
     return Taught(trainee, fitted, likelihood)
 
 
