@@ -13,6 +13,7 @@ from datasets import Dataset
 import app
 from tests.models import build_adapter, build_model
 from tests.rundirs import (
+    demonstration_rows,
     general_rows,
     losses,
     make_run_dir,
@@ -22,9 +23,11 @@ from tests.rundirs import (
     run_here,
 )
 from training.events import EventReader, series
+from training.loading import load_base, load_tokenizer, stop_token_ids
 from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
+from training.worker.encoding import IGNORED, Encoded, Encoder
 from training.worker.kto import cut_to, mismatched
 from training.worker.report import Reporter
 
@@ -182,6 +185,52 @@ def test_sft_leaves_out_what_people_did_not_write_where_asked(tmp_path: Path, mo
     run_dir, _ = ran(tmp_path / "run", model, method="sft", learn_from="demonstrations", epochs=1)
     assert run_dir.read_trained_rows()
     assert all(number % 3 for number in run_dir.read_trained_rows())
+
+
+@pytest.mark.parametrize("base", ["tiny", "starter"])
+def test_all_turns_of_the_assistant_are_learned_where_asked(model: Path, base: str) -> None:
+    folder = model if base == "tiny" else STARTER
+    tokenizer = load_tokenizer(folder)
+    encoder = Encoder(tokenizer, load_base(folder))
+    said = ["Is it late?", "No.", "When is it here?", "On Monday.", "Thanks.", "Good day."]
+    roles = ("user", "assistant") * 3
+    *prompt, answer = [
+        {"role": role, "content": text} for role, text in zip(roles, said, strict=True)
+    ]
+
+    def learned_text(row: Encoded) -> str:
+        assert len(row.labels) == len(row.ids)
+        ids = [label for label in row.labels if label != IGNORED]
+        return " ".join(str(tokenizer.decode(ids, skip_special_tokens=True)).split())
+
+    assert learned_text(encoder.encode(prompt, [answer])) == "Good day."
+    all_turns = encoder.encode_all_turns(prompt, [answer])
+    assert all_turns.ids == encoder.encode(prompt, [answer]).ids
+    assert "".join(learned_text(all_turns).split()) == "No.OnMonday.Goodday."
+    # Each turn teaches to stop.
+    stops = set(stop_token_ids(tokenizer, load_base(folder)))
+    assert sum(label in stops for label in all_turns.labels) == 3
+
+
+def test_sft_learns_earlier_turns(tmp_path: Path, model: Path) -> None:
+    rows = demonstration_rows()
+    for row in rows:
+        row["prompt"] = [*row["prompt"], *row["completion"], {"role": "user", "content": "More?"}]
+    first_losses = []
+    for earlier_turns in (False, True):
+        run_dir, result = ran(
+            tmp_path / f"{earlier_turns}",
+            model,
+            method="sft",
+            rows=rows,
+            epochs=1,
+            eval_generations=0,
+            earlier_turns=earlier_turns,
+        )
+        first_losses.append(losses(run_dir)[1])
+        assert result.report["likelihood"]["rows"] > 0
+    # The starts are the same: what differs is what the loss is the mean of.
+    assert first_losses[0] != first_losses[1]
 
 
 def test_kto_needs_thumbs_of_both_kinds(tmp_path: Path, model: Path) -> None:

@@ -221,7 +221,7 @@ def test_a_padding_token_that_ends_a_response_has_its_say(
 ) -> None:
     classifier = scoring.load_classifier(str(shared_pad), seed=0)
     tokenizer = loading.load_tokenizer(shared_pad)
-    prompt, ended = Encoder(tokenizer, classifier).encode(QUESTION, THANKS)
+    prompt, ended, _ = Encoder(tokenizer, classifier).encode(QUESTION, THANKS)
     assert ended[-1] == tokenizer.pad_token_id == tokenizer.convert_tokens_to_ids(END_OF_TEXT)
 
     longest = [*ended, *ended]

@@ -35,5 +35,13 @@ class SFTOptions(ProcessOptions, ImitationOptions):
         "imported; demonstrations leaves it at the latter.",
     )
 
+    earlier_turns: bool = option(
+        False,
+        label="Earlier turns too",
+        help="Imitates each turn of the assistant in a conversation of several, not its last one "
+        "alone. For conversations that people wrote throughout; elsewhere it teaches the policy "
+        "what policies said.",
+    )
+
     RATE_FACTOR: ClassVar[float] = 0.5
     EPOCHS: ClassVar[tuple[int, int, int]] = (3, 2, 1)

@@ -7,6 +7,7 @@ model sees that it did; what a template writes after it is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,15 +20,27 @@ IGNORED = -100  # a label that the loss passes over, by torch's convention
 
 
 class Encoded(NamedTuple):
-    """Token ids of a prompt, up to where the assistant's turn begins, and of its completion."""
+    """Token ids of a prompt, up to where the assistant's turn begins, and of its completion.
+
+    `earlier` are places in the prompt where the assistant speaks, if those are learned too.
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
+    earlier: Sequence[range] = ()
 
     @property
     def ids(self) -> list[int]:
         """Both, as a model reads them."""
         return self.prompt_ids + self.completion_ids
+
+    @property
+    def labels(self) -> list[int]:
+        """The same ids where something is learned, `IGNORED` elsewhere."""
+        labels = [IGNORED] * len(self.prompt_ids) + self.completion_ids
+        for turn in self.earlier:
+            labels[turn.start : turn.stop] = self.prompt_ids[turn.start : turn.stop]
+        return labels
 
 
 class Encoder:
@@ -54,6 +67,20 @@ class Encoder:
         text = completion[-1]["content"]
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return Encoded(prompt_ids, [*ids, *self._end])
+
+    def encode_all_turns(self, prompt: Sequence[Message], completion: Sequence[Message]) -> Encoded:
+        """The same, with what the assistant answered earlier, each time up to the end of its turn.
+
+        A turn that the template renders differently once it is over is passed over.
+        """
+        whole = self.encode(prompt, completion)
+        turns = []
+        for place, (asked, answered) in enumerate(pairwise(prompt), start=1):
+            if (asked["role"], answered["role"]) == ("user", "assistant"):
+                turn = self.encode(prompt[:place], [answered])
+                if whole.prompt_ids[: len(turn.ids)] == turn.ids:
+                    turns.append(range(len(turn.prompt_ids), len(turn.ids)))
+        return whole._replace(earlier=turns)
 
     def _up_to_stop(self, ids: Sequence[int]) -> list[int]:
         ends = [at for at, token in enumerate(ids) if token in self._stop_ids]

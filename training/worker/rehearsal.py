@@ -90,7 +90,7 @@ def likelihood_loss(model: Any, rows: Sequence[Encoded]) -> Tensor:
     for at, row in enumerate(rows):
         ids[at, : len(row.ids)] = torch.tensor(row.ids)
         attention[at, : len(row.ids)] = 1
-        labels[at, len(row.prompt_ids) : len(row.ids)] = torch.tensor(row.completion_ids)
+        labels[at, : len(row.ids)] = torch.tensor(row.labels)
     given = {"input_ids": ids, "attention_mask": attention, "labels": labels}
     placed = {name: value.to(model.device) for name, value in given.items()}
     loss: Tensor = model(**placed, use_cache=False).loss

@@ -35,7 +35,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
     job.enter_phase("preparing")
     split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
-    taught = teach(job, options, loaded, _lessons(loaded, split))
+    taught = teach(job, options, loaded, _lessons(loaded, options, split))
     return {**taught.report(), **answers.answer_held_out(job, options, taught.trainee)}
 
 
@@ -111,12 +111,12 @@ def _is_learned(row: data.Row, options: SFTOptions) -> bool:
     return options.learn_from == LearnFrom.ALL or row.values["kind"] == "demonstration"
 
 
-def _lessons(loaded: models.Loaded, split: data.Split) -> Lessons:
+def _lessons(loaded: models.Loaded, options: SFTOptions, split: data.Split) -> Lessons:
     encoder = Encoder(loaded.tokenizer, loaded.model)
-    train, held_out = (
-        [encoder.encode(row.prompt, row.values["completion"]) for row in rows]
-        for rows in (split.train, split.held_out)
-    )
+    encode = encoder.encode_all_turns if options.earlier_turns else encoder.encode
+    # Measured is always the answer to the whole prompt, so that runs compare.
+    train = [encode(row.prompt, row.values["completion"]) for row in split.train]
+    held_out = [encoder.encode(row.prompt, row.values["completion"]) for row in split.held_out]
     return Lessons(train, held_out, split.sources)
 
 
@@ -134,9 +134,10 @@ def _build_trainer(
 
 
 def _to_dataset(encoded: Sequence[Encoded]) -> Dataset:
-    """Token ids, and the same as labels where the assistant speaks."""
-    labels = [[IGNORED] * len(e.prompt_ids) + e.completion_ids for e in encoded]
-    return Dataset.from_dict({"input_ids": [e.ids for e in encoded], "labels": labels})
+    """Token ids, and the same as labels where the assistant is imitated."""
+    return Dataset.from_dict(
+        {"input_ids": [e.ids for e in encoded], "labels": [e.labels for e in encoded]}
+    )
 
 
 def _scored(row: Mapping[str, Any]) -> evaluate.Scored:
