@@ -73,7 +73,7 @@ def notes(report: Mapping[str, Any]) -> list[Message]:
 def _on_scorer(scorer: Mapping[str, Any]) -> Iterator[Message]:
     run, accuracy, pairs = scorer["run_id"], scorer["accuracy"], scorer["pairs"]
     if pairs:
-        low, high = wilson_interval(accuracy * pairs, pairs)
+        low, high = _agreement_interval(scorer)
         yield Message(
             "Wins are by the reward model of {run}, not by people. It ranked {share:.0%} of {n} "
             "held-out pairs as people did (95 % interval {low:.0%} to {high:.0%}); a coin gets "
@@ -149,13 +149,11 @@ def _of_likelihood(likelihood: Mapping[str, Any]) -> list[Measurement]:
 def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
     """Before is what one would get without a model: by length, or by a coin."""
     accuracy, pairs = ranked["accuracy"], int(ranked["pairs"])
-    # Pairs of one ranking are not independent.
-    units = int(ranked.get("comparisons") or pairs)
     ranks = Message(
         "Ranks as people did (held-out pairs: {n}; a coin: 50 %); before: the longer one wins",
         {"n": pairs},
     )
-    interval = wilson_interval(accuracy * units, units)
+    interval = _agreement_interval(ranked)
     return [
         Measurement(ranks, ranked["longer_wins"], accuracy, Unit.SHARE, *interval),
         *_of_agreement(ranked),
@@ -163,6 +161,13 @@ def _of_reward_model(ranked: Mapping[str, Any]) -> list[Measurement]:
         Measurement(Message("Brier score; 0 is certain and right"), 0.25, ranked["brier"]),
         Measurement(Message("Calibration error (ECE)"), None, ranked["ece"], Unit.SHARE),
     ]
+
+
+def _agreement_interval(ranked: Mapping[str, Any]) -> tuple[float, float]:
+    """How often a reward model ranks as people did, at 95 %; pairs of one ranking count as one,
+    since they are not independent."""
+    units = int(ranked.get("comparisons") or ranked["pairs"])
+    return wilson_interval(ranked["accuracy"] * units, units)
 
 
 def _of_agreement(ranked: Mapping[str, Any]) -> list[Measurement]:

@@ -153,10 +153,13 @@ def test_a_run_that_knows_a_reward_model_asks_it_about_every_prompt(
 def test_the_result_says_which_reward_model_scored_and_how_good_it_is(
     judged: tuple[RunDir, RunResult],
 ) -> None:
-    assert report_of(judged)["scored_by"] == {
+    told = report_of(judged)["scored_by"]
+    assert 0 < told["comparisons"] <= told["pairs"]
+    assert told == {
         "run_id": "reward",
         "accuracy": 1.0,
-        "pairs": report_of(judged)["scored_by"]["pairs"],
+        "pairs": told["pairs"],
+        "comparisons": told["comparisons"],
         "left_out": 0,
         "is_learned_from": False,
     }

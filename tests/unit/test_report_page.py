@@ -199,6 +199,9 @@ def test_who_scored_is_told_with_how_sure_that_is() -> None:
     assert "60% to 78%" in told
     assert "learned from the same" not in told
     assert "did not count" not in told
+    # Two pairs to each ranking.
+    of_rankings = told_of_scoring(scored_by={**SCORER, "comparisons": 50}, unscored=None)
+    assert "56% to 81%" in of_rankings
 
 
 def test_what_makes_a_win_rate_doubtful_is_told() -> None:

@@ -34,7 +34,8 @@ CLEARLY = 1.0
 class Scorer(NamedTuple):
     """The reward model that scored.
 
-    `run_id` made it; of `pairs` held-out pairs it ranked the share `accuracy` as people did.
+    `run_id` made it; of `pairs` held-out pairs, from so many `comparisons`, it ranked the share
+    `accuracy` as people did.
     `left_out` test prompts it was trained on, or nearly; None where its training data are gone.
     `is_learned_from` says that the policy was trained on its scores.
     """
@@ -42,6 +43,7 @@ class Scorer(NamedTuple):
     run_id: str
     accuracy: float | None
     pairs: int | None
+    comparisons: int | None
     left_out: int | None
     is_learned_from: bool
 
@@ -192,6 +194,7 @@ def _scorer(job: Job, folder: Path, left_out: int | None) -> Scorer:
         run_id=folder.parent.name,
         accuracy=ranked.get("accuracy"),
         pairs=ranked.get("pairs"),
+        comparisons=ranked.get("comparisons"),
         left_out=left_out,
         is_learned_from=job.method.needs_reward_model,
     )
