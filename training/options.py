@@ -41,6 +41,14 @@ class OptionField(NamedTuple):
     is_main: bool
     is_list: bool
     offered: tuple[str, ...]
+    only_with: tuple[str, tuple[str, ...]] | None
+
+    def matters(self, values: Mapping[str, object]) -> bool:
+        """Whether it changes anything beside these values of the other options."""
+        if self.only_with is None:
+            return True
+        other, wanted = self.only_with
+        return values[other] in wanted
 
     def split(self, value: object) -> list[str]:
         """The choices in a text that joins several of them by commas, or in a list of them."""
@@ -108,11 +116,13 @@ def option(
     is_main: bool = False,
     is_list: bool = False,
     offered: tuple[str, ...] | None = None,
+    only_with: tuple[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """A dataclass field that carries all there is to say about an option.
 
     Bounds are inclusive; a form shows the main options first, the others on demand. A list joins
     several of the choices by commas; `offered` are those that a form shows, without it all.
+    `only_with` names another option and its choices beside which this one matters.
     """
     metadata = {
         "label": label,
@@ -123,6 +133,7 @@ def option(
         "is_main": is_main,
         "is_list": is_list,
         "offered": choices if offered is None else offered,
+        "only_with": only_with,
     }
     return field(default=default, metadata=metadata)
 

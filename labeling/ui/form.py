@@ -40,12 +40,15 @@ class OptionsForm:
         return {name: value for name, value in values.items() if value is not None}
 
     def filled(self, method: str, options: MethodOptions) -> dict[Any, Any]:
-        """What to show for these options of a method; all other fields are out of sight."""
+        """What to show for these options of a method; all other fields, and those that change
+        nothing beside what else is chosen, are out of sight."""
         own, values = self._own(method), asdict(options)
         drawn: dict[Any, Any] = {field: gr.update(visible=False) for field in self.all_fields()}
         for option in options.described():
             value = _shown(option, values[option.name])
-            drawn[own[option.name]] = gr.update(visible=True, value=value, **_step(option))
+            drawn[own[option.name]] = gr.update(
+                visible=option.matters(values), value=value, **_step(option)
+            )
         return drawn
 
     def _own(self, method: str) -> dict[str, gr.components.Component]:
@@ -109,7 +112,7 @@ def _field(
         "elem_classes": "wsl-option",
         "interactive": True,
         "min_width": 200,
-        "visible": shown in users,
+        "visible": shown in users and option.matters(asdict(methods[shown].options())),
     }
     if option.choices:
         default = _shown(option, option.default)

@@ -48,12 +48,31 @@ def test_filling_shows_the_options_of_a_method_and_nothing_else(
     filled = form.filled(method, options)
 
     seen = {field for field, update in filled.items() if update["visible"]}
-    assert seen == {form.fields[method, name] for name in asdict(options)}
+    mattering = [o.name for o in options.described() if o.matters(asdict(options))]
+    assert seen == {form.fields[method, name] for name in mattering}
     assert set(filled) == set(form.all_fields())
     # What is shown is read back as the very same options.
     page = {field: update.get("value", "of another method") for field, update in filled.items()}
     read = {o.name: o.parse(form.values(method, page)[o.name]) for o in options.described()}
     assert read == asdict(options)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "seen"),
+    [
+        ("dora", {"lora_r", "lora_alpha"}),
+        ("full", set()),
+        ("prefix", {"virtual_tokens"}),
+        ("prompt", {"virtual_tokens"}),
+    ],
+)
+def test_the_size_of_an_adapter_is_asked_for_where_there_is_one(
+    form: OptionsForm, tuning: str, seen: set[str]
+) -> None:
+    sizes = ("lora_r", "lora_alpha", "virtual_tokens")
+    filled = form.filled("dpo", METHODS["dpo"].options.parsed({"tuning": tuning}))
+
+    assert {size for size in sizes if filled[form.fields["dpo", size]]["visible"]} == seen
 
 
 def test_an_emptied_field_keeps_its_default(form: OptionsForm) -> None:

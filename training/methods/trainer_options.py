@@ -17,6 +17,7 @@ from training.tuning import (
 
 ALL_TUNINGS = tuple(tuning.value for tuning in Tuning)
 LOW_RANK_TUNINGS = (Tuning.LORA.value, Tuning.DORA.value, Tuning.RSLORA.value, Tuning.QLORA.value)
+VIRTUAL_TOKEN_TUNINGS = (Tuning.PREFIX.value, Tuning.PROMPT.value)
 
 
 def tuning_option(choices: tuple[str, ...] = ALL_TUNINGS) -> str:
@@ -70,6 +71,7 @@ class TuningOptions(MethodOptions):
         16,
         minimum=1,
         maximum=256,
+        only_with=("tuning", LOW_RANK_TUNINGS),
         label="LoRA rank",
         help="Size of a fresh adapter; a run that continues from an adapter keeps that one's rank.",
     )
@@ -77,6 +79,7 @@ class TuningOptions(MethodOptions):
         32,
         minimum=1,
         maximum=1024,
+        only_with=("tuning", LOW_RANK_TUNINGS),
         label="LoRA alpha",
         help="Scale of a fresh adapter; twice the rank is usual.",
     )
@@ -203,6 +206,7 @@ class TrainerOptions(TuningOptions):
         20,
         minimum=1,
         maximum=512,
+        only_with=("tuning", VIRTUAL_TOKEN_TUNINGS),
         label="Virtual tokens",
         help="Size of a prefix or of a soft prompt; they take room in the model's context.",
     )
