@@ -312,6 +312,8 @@ def _serve(settings: Settings) -> int:
 
     # torch tells, on every machine without CUDA, of a CUDA operator that it overrides itself.
     warnings.filterwarnings("ignore", message="Warning only once for all operators")
+    # PEFT asks transformers by a name that the latter has changed.
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # An acknowledgement passes from thread to thread; each takes over at once from a busy one.
