@@ -47,4 +47,5 @@ def _surely_right(run: Run) -> float:
     ranked = ((run.result or {}).get("report") or {}).get("reward_model")
     if not ranked or not ranked["pairs"]:
         return 0.0
-    return wilson_interval(ranked["accuracy"] * ranked["pairs"], ranked["pairs"])[0]
+    units = ranked.get("comparisons") or ranked["pairs"]  # pairs of one ranking count as one
+    return wilson_interval(ranked["accuracy"] * units, units)[0]

@@ -135,7 +135,7 @@ class Evidence:
 
     `kl` is in nats a response, the losses of general text in nats a token, `best_step` where early
     stopping went back to. With `is_redrawn` pairs, those of each round are new, and their loss and
-    accuracy tell nothing over time.
+    accuracy tell nothing over time. `win_rate` is that over the policy before, by a reward model.
     """
 
     loss: Series = ()
@@ -150,6 +150,7 @@ class Evidence:
     ranking: Ranking | None = None
     looks: Sequence[Look] = ()
     is_redrawn: bool = False
+    win_rate: Mapping[str, Any] | None = None
     held_out_pairs: int | None = None  # of those that curves are drawn of, where they are pairs
 
     @classmethod
@@ -160,11 +161,13 @@ class Evidence:
         if forgetting.get("on") != "general":
             forgetting = {}
         changes = [Change.from_json(values) for values in report.get("artefacts") or ()]
+        score = series(events, "score")
         return cls(
-            loss=series(events, "loss"),
+            # Where a score is pursued, the loss is around 0 whether anything is learned or not.
+            loss=() if score else series(events, "loss"),
             held_out_loss=series(events, "held_out_loss"),
             accuracy=series(events, "accuracy"),
-            score=series(events, "score"),
+            score=score,
             best_step=report.get("best_step"),
             kl=generations.get("kl_k1"),
             changes={change.artefact: change for change in changes},
@@ -173,6 +176,7 @@ class Evidence:
             ranking=_ranking(report.get("reward_model")),
             looks=looks(events),
             is_redrawn="online_dpo" in report,
+            win_rate=report.get("win_rate"),
             held_out_pairs=(report.get("pairs") or {}).get("pairs"),
         )
 
@@ -292,13 +296,13 @@ def _unstable(evidence: Message) -> Verdict:
 
 def _underfitting(evidence: Evidence) -> Verdict | None:
     shown = _unmoved_loss(evidence.loss) or _coin_accuracy(evidence.accuracy)
-    shown = shown or _unmoved_score(evidence.score)
+    shown = shown or _unmoved_score(evidence)
     return _underfit(shown) if shown else None
 
 
 def _unmoved_rounds(evidence: Evidence) -> Verdict | None:
     """By what the rounds' responses score: their pairs are as hard to tell apart in each."""
-    shown = _unmoved_score(evidence.score)
+    shown = _unmoved_score(evidence)
     return _underfit(shown) if shown else None
 
 
@@ -337,8 +341,11 @@ def _coin_accuracy(accuracy: Series) -> Message | None:
     )
 
 
-def _unmoved_score(score: Series) -> Message | None:
-    if len(score) < FEWEST_POINTS:
+def _unmoved_score(evidence: Evidence) -> Message | None:
+    """Unless the test prompts' answers surely beat those before: the scores of a step's few
+    responses vary more than that."""
+    score, won = evidence.score, evidence.win_rate
+    if len(score) < FEWEST_POINTS or (won is not None and won["low"] > COIN):
         return None
     first, last = _ends(score)
     if last.mean - first.mean > SURE * math.hypot(first.error, last.error):

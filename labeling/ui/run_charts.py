@@ -98,7 +98,7 @@ _OBJECTIVE = _Chart(
         "rises and people like the responses less, it is being exploited."
     ),
     (
-        _Curve("score", mark("reward"), "good"),
+        _Curve("reward", mark("reward"), "good"),
         _Curve("kl_penalty", mark("beta × KL"), "bad"),
         _Curve("objective", mark("reward − beta × KL")),
     ),

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from tests.models import build_model
-from tests.rundirs import losses, make_run_dir, run_as_launched, run_here
+from tests.rundirs import (
+    general_rows,
+    losses,
+    make_run_dir,
+    preference_rows,
+    run_as_launched,
+    run_here,
+)
 from training.events import EventReader
 from training.methods import METHODS, Product
 from training.rundir import Outcome, RunDir, RunResult
@@ -103,18 +110,37 @@ def test_a_run_that_is_spread_goes_on_from_its_checkpoint(tmp_path: Path, model:
     assert again == pytest.approx({step: straight[step] for step in again})
 
 
+def test_processes_that_have_met_other_pairs_ask_the_reference_together(
+    tmp_path: Path, model: Path
+) -> None:
+    rows = preference_rows(9)
+    run_dir = make_run_dir(
+        tmp_path / "run",
+        model,
+        rows=rows,
+        batch_size=1,
+        processes=2,
+        epochs=3,
+        eval_share=0.0,
+        eval_generations=0,
+    )
+    spread(run_dir)
+    assert len(losses(run_dir)) == 14  # of 27 rows, two in each step
+
+
 @pytest.mark.parametrize(
-    ("options", "field"),
+    ("method", "options", "field"),
     [
-        ({"tuning": "prefix"}, "tuning"),
-        ({"tuning": "prompt"}, "tuning"),
-        ({"l2_to_start": 0.1}, "l2_to_start"),
+        ("sft", {"tuning": "prefix"}, "tuning"),
+        ("sft", {"tuning": "prompt"}, "tuning"),
+        ("sft", {"l2_to_start": 0.1}, "l2_to_start"),
+        ("dpo", {"replay_share": 0.3, "general": general_rows()}, "replay_share"),
     ],
 )
 def test_what_cannot_be_spread_is_refused_before_the_first_step(
-    tmp_path: Path, model: Path, options: dict[str, Any], field: str
+    tmp_path: Path, model: Path, method: str, options: dict[str, Any], field: str
 ) -> None:
-    run_dir = prepare(tmp_path / "run", model, "sft", virtual_tokens=4, **options)
+    run_dir = prepare(tmp_path / "run", model, method, virtual_tokens=4, **options)
     failure = run_as_launched(run_dir, SPREAD).failure
     assert failure is not None
     assert failure.message.startswith(f"{field} = ")

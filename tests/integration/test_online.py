@@ -141,6 +141,13 @@ def test_responses_to_prompts_never_asked_come_to_score_higher(
     assert trained[1].report["generations"]["kl_k3"] > 0
 
 
+def test_who_gains_reward_is_not_said_to_have_learned_nothing(
+    trained: tuple[RunDir, RunResult],
+) -> None:
+    found = {verdict["finding"] for verdict in trained[1].report["verdicts"]}
+    assert not found & {"unstable", "underfitting"}
+
+
 def test_wins_are_by_the_reward_model_that_was_learned_from(
     trained: tuple[RunDir, RunResult],
 ) -> None:
@@ -180,6 +187,7 @@ def test_reward_and_its_price_are_told_at_every_step(
     assert any(m["ended"] < 1 for m in told)
     for m in told:
         rewarded = m["score"] - PENALTY * (1 - m["ended"])
+        assert m["reward"] == pytest.approx(rewarded)
         assert m["objective"] == pytest.approx(rewarded - 0.5 * m["kl"])
         assert m["kl_penalty"] == pytest.approx(0.5 * m["kl"])
         assert 0 < m["length"] <= 20

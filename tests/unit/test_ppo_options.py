@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,17 @@ def test_a_minibatch_larger_than_an_iteration_is_refused() -> None:
     with pytest.raises(SpecError, match="must not exceed the 8 responses") as refused:
         PPOOptions.parsed({"rollouts": 8, "minibatch_size": 9})
     assert refused.value.field == "minibatch_size"
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "'FSDP'", "DEEPSPEED"])
+def test_a_configuration_that_spreads_the_model_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "spread.yaml"
+    path.write_text(f"compute_environment: LOCAL_MACHINE\ndistributed_type: {kind}\n")
+    with pytest.raises(SpecError, match="cannot be spread") as refused:
+        PPOOptions.parsed({"accelerate_config": str(path)})
+    assert refused.value.field == "accelerate_config"
+    path.write_text("distributed_type: MULTI_GPU\n")
+    assert PPOOptions.parsed({"accelerate_config": str(path)}).is_launched
 
 
 @pytest.mark.parametrize("tuning", ["full", "prefix", "prompt"])

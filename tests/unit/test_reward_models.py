@@ -22,14 +22,19 @@ def make_run(
     folder: Path,
     id: str,
     *,
-    ranked: tuple[float, int] | None = None,
+    ranked: tuple[float, int] | tuple[float, int, int] | None = None,
     base_model: str = "starter",
     hours: float = 0,
     **changes: Any,
 ) -> Run:
-    """A run that left a reward model; `ranked` is its accuracy on so many held-out pairs."""
+    """A run that left a reward model; `ranked` is its accuracy on so many held-out pairs, and the
+    number of comparisons that they are of, if it has told."""
     (folder / id / "adapter").mkdir(parents=True)
-    told = None if ranked is None else {"accuracy": ranked[0], "pairs": ranked[1]}
+    told = (
+        None
+        if ranked is None
+        else dict(zip(("accuracy", "pairs", "comparisons"), ranked, strict=False))
+    )
     given: dict[str, Any] = {
         "method": "reward",
         "spec": {"base_model": base_model},
@@ -66,6 +71,7 @@ def test_one_of_another_base_one_that_failed_and_one_that_is_gone_do_not_count(
     ("first", "second", "better"),
     [
         ((0.8, 400), (0.7, 400), 0),  # the more accurate one
+        ((0.8, 400, 10), (0.75, 400, 400), 1),  # all pairs of ten rankings
         ((0.8, 10), (0.75, 400), 1),  # the one of which that is surer
         (None, (0.55, 20), 1),  # the one that was measured
         ((0.7, 100), (0.7, 100), 1),  # the newer one

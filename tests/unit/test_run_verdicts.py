@@ -284,6 +284,25 @@ def test_evidence_is_read_off_events_and_report() -> None:
     assert evidence.general_loss_after is None
 
 
+@pytest.mark.parametrize(
+    "loss", [[7e-9, 1e-8, 2e-8, -1.5e-8, 3e-8], [0.01, 0.02, 0.04, 0.06, 0.08]]
+)
+def test_where_a_score_is_pursued_the_loss_tells_nothing(loss: list[float]) -> None:
+    scores = [0.0, 0.2, 0.5, 0.7, 1.0]
+    lines = [
+        Line("metrics", {"step": step, "loss": low, "score": high})
+        for step, (low, high) in enumerate(zip(loss, scores, strict=True))
+    ]
+    report = {"artefacts": [vars(change(Artefact.HEDGES, 1, 1))]}
+
+    assert [v.finding for v in judge(Evidence.of(lines, report))] == [Finding.FINE]
+    flat = [Line("metrics", {**line.data, "score": 0.0}) for line in lines]
+    assert [v.finding for v in judge(Evidence.of(flat, report))] == [Finding.UNDERFITTING]
+    # The test prompts know better than some responses of each step.
+    won = {**report, "win_rate": {"rate": 0.7, "low": 0.6, "high": 0.8, "n": 100}}
+    assert [v.finding for v in judge(Evidence.of(flat, won))] == [Finding.FINE]
+
+
 def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
     (verdict,) = judge(Evidence(changes=changed(change(Artefact.HEDGES, 10, 40, alarm=True))))
 

@@ -142,6 +142,13 @@ class PPOOptions(ProcessOptions, TuningOptions):
 
     def check_together(self) -> None:
         super().check_together()
+        if self.is_spread:
+            raise SpecError(
+                "accelerate_config",
+                self.accelerate_config,
+                "PPO holds the whole model in each process: it cannot be spread. Name a "
+                "configuration of several whole processes",
+            )
         if self.minibatch_size > self.rollouts:
             raise SpecError(
                 "minibatch_size",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.options import MethodOptions, SpecError, option
+
+# In a file of accelerate's.
+SPREADING = re.compile(r"^distributed_type:\s*['\"]?(FSDP|DEEPSPEED|MEGATRON_LM)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,12 @@ class ProcessOptions(MethodOptions):
     def is_launched(self) -> bool:
         """Accelerate starts the trainer, and this is not a process by itself."""
         return self.processes > 1 or bool(self.accelerate_config)
+
+    @property
+    def is_spread(self) -> bool:
+        """The configuration has the weights of one model spread over the processes."""
+        found = self.accelerate_config and Path(self.accelerate_config).read_text(encoding="utf-8")
+        return bool(found and SPREADING.search(found))
 
     def check_together(self) -> None:
         super().check_together()

@@ -161,7 +161,9 @@ class ReferenceOnceTrainer(Rehearsing, fitting.WithoutCard, DPOTrainer):  # type
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         """TRL's loss, with the reference's log-probabilities put into the batch first."""
         keys = self.reference.keys(inputs)
-        known = self.reference.look_up(keys)
+        # Where the model is spread, all processes have to ask it together, or none of them would
+        # get an answer; which pairs each of them has met differs.
+        known = None if self.is_fsdp_enabled else self.reference.look_up(keys)
         if known is None:
             # A model of its own with full tuning; with an adapter the policy's, that adapter aside.
             chosen, rejected = self.compute_ref_log_probs(self.ref_model or model, inputs)

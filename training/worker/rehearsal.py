@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.methods.trainer_options import ReplayOptions
-from training.worker import data, general
+from training.worker import data, fitting, general
 from training.worker.encoding import IGNORED, Encoded
 from training.worker.job import Job
 from training.worker.models import Loaded
@@ -75,6 +75,8 @@ def prepare(
     replay = general.draw_replay(job, options, loaded, learned=counts["train"])
     job.note_replayed_rows(replay.numbers)
     if replay.rows:
+        # Some processes would have something to rehearse in a step where others have not.
+        fitting.refuse_spread(trainer, "replay_share", options.replay_share)
         per_row = len(replay.rows) / counts["train"]
         length = int(per_row * counts["seen"]) + 1
         order = data.shuffled_passes(len(replay.rows), length, seed=job.spec.seed)

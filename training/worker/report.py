@@ -24,6 +24,7 @@ METRIC_NAMES = {
     "learning_rate": "learning_rate",
     "entropy": "entropy",
     "score": "score",
+    "rewarded": "reward",
     "ended": "ended",
     "kl": "kl",
     "kl_penalty": "kl_penalty",
