@@ -5,9 +5,9 @@ A caution never stops a launch: people decide. What cannot work at all is refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from labeling.volumes import Grade, volume
 from store.data_facts import DataFacts, Tally
@@ -18,9 +18,11 @@ from training.machine import Machine
 from training.messages import Message
 from training.methods import LearnsFrom, Method
 from training.methods.dpo import LossType
-from training.methods.trainer_options import ReplayOptions
+from training.methods.kto import KTOOptions
+from training.methods.trainer_options import ReplayOptions, TrainerOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
+from training.tuning import VIRTUAL_TOKENS, Tuning
 
 # Fewer say nothing about a habit.
 FEWEST = 30
@@ -62,14 +64,14 @@ class Caution(NamedTuple):
     remedy: Message
 
 
-def of_data(method: Method, facts: DataFacts) -> Iterator[Caution]:
+def of_data(method: Method, options: MethodOptions, facts: DataFacts) -> Iterator[Caution]:
     """What is wrong with the data themselves."""
     if facts.rows == 0:
         return
     yield from _few(method, facts)
     yield from _one_person(facts)
     yield from _habits(facts)
-    yield from _thumbs(method, facts)
+    yield from _thumbs(options, facts)
     yield from _prompts(facts)
 
 
@@ -86,19 +88,51 @@ def of_ends(*, ends_turns: bool) -> Iterator[Caution]:
         )
 
 
-def of_lengths(counts: TokenCounts, *, max_length: int) -> Iterator[Caution]:
-    """What the rows are as tokens; `counts` are of a sample of them."""
-    cut = Tally(sum(n > max_length for n in counts.sequences), len(counts.sequences))
-    if cut.share >= CUT_NOTED:
-        yield Caution(
-            "cut",
-            Severity.WARN if cut.share >= CUT_WARNED else Severity.NOTE,
-            Message(
-                "About {percent} % of the rows are longer than {limit} tokens; they are left out.",
-                {"percent": _percent(cut), "limit": max_length},
-            ),
-            Message("Raise the longest row, if memory allows, or shorten the prompts."),
-        )
+def of_lengths(
+    method: Method, options: MethodOptions, counts: TokenCounts, *, context: int | None
+) -> Iterator[Caution]:
+    """What the rows are as tokens; `counts` are of a sample of them, and `context` is how many
+    tokens the model reads, if that is limited."""
+    taken = options.virtual_tokens if _has_virtual_tokens(options) else 0
+    readable = context and context - taken
+    room = [limit for limit in (readable, max_length_of(options)) if limit]
+    if not room:
+        return
+    limit, response = min(room), 0
+    if method.learns_from is LearnsFrom.PROMPTS:
+        response = int(getattr(options, "max_new_tokens", 0))
+    cut = Tally(sum(n + response > limit for n in counts.sequences), len(counts.sequences))
+    if cut.share < CUT_NOTED:
+        return
+    shown = {"percent": _percent(cut), "limit": limit, "response": response}
+    is_all = limit == readable
+    found, remedy = _cut_prompts(shown) if response else _cut_rows(shown, is_all_readable=is_all)
+    severity = Severity.WARN if cut.share >= CUT_WARNED else Severity.NOTE
+    yield Caution("cut", severity, found, remedy)
+
+
+def _cut_rows(shown: Mapping[str, int], *, is_all_readable: bool) -> tuple[Message, Message]:
+    found = Message(
+        "About {percent} % of the rows are longer than {limit} tokens; they are left out.", shown
+    )
+    if is_all_readable:
+        return found, Message("The model reads no more. Shorten the prompts or the responses.")
+    return found, Message("Raise the longest row, if memory allows, or shorten the prompts.")
+
+
+def _cut_prompts(shown: Mapping[str, int]) -> tuple[Message, Message]:
+    return (
+        Message(
+            "About {percent} % of the prompts leave no room for a response of {response} tokens "
+            "within {limit}; they lose their oldest turns, or are left out.",
+            shown,
+        ),
+        Message("Lower the longest response, or shorten the prompts."),
+    )
+
+
+def _has_virtual_tokens(options: MethodOptions) -> TypeGuard[TrainerOptions]:
+    return isinstance(options, TrainerOptions) and Tuning(options.tuning) in VIRTUAL_TOKENS
 
 
 def of_loss(options: MethodOptions) -> Iterator[Caution]:
@@ -238,15 +272,26 @@ def _habits(facts: DataFacts) -> Iterator[Caution]:
         )
 
 
-def _thumbs(method: Method, facts: DataFacts) -> Iterator[Caution]:
-    if method.learns_from is not LearnsFrom.RATINGS or not facts.liked.of:
+def _thumbs(options: MethodOptions, facts: DataFacts) -> Iterator[Caution]:
+    if not isinstance(options, KTOOptions) or not facts.liked.of:
         return
+    liked, disliked = facts.liked.hits, facts.liked.of - facts.liked.hits
     if facts.liked.hits in (0, facts.liked.of):
         yield Caution(
             "one_thumb",
             Severity.BAD,
             Message("All thumbs point one way."),
             Message("This method needs liked and disliked responses. Judge some more."),
+        )
+    elif not options.is_balanced(liked, disliked):
+        yield Caution(
+            "lopsided",
+            Severity.WARN,
+            Message(
+                "{liked} responses are liked and {disliked} disliked; the fewer ones hardly count.",
+                {"liked": liked, "disliked": disliked},
+            ),
+            Message("Set both weights so that weight times number is alike."),
         )
 
 

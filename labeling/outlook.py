@@ -56,7 +56,7 @@ class Outlooks:
         self._runs = runs
         self._lock = threading.Lock()  # protects both below, and keeps two from looking at once
         self._counter: TokenCounter | None = None
-        self._looks: dict[Kind, _Look] = {}
+        self._looks: dict[tuple[Kind, str | None], _Look] = {}
 
     def of(
         self, method: Method, options: MethodOptions, *, general: int, company: Company
@@ -65,7 +65,7 @@ class Outlooks:
 
         The first one on a machine takes some seconds. Raises `ModelLoadError`.
         """
-        look = self._look(method)
+        look = self._look(method, options)
         rows = self._rows(method, look, look.facts.rows, general)
         told = self._estimate(method, options, rows, company)
         return Outlook(
@@ -82,7 +82,8 @@ class Outlooks:
         if method is None or "train" not in counted:
             return None
         try:
-            look, options = self._look(method), method.options.parsed(run.spec["options"])
+            options = method.options.parsed(run.spec["options"])
+            look = self._look(method, options)
         except (SpecError, ModelLoadError):
             return None  # What the run was given is not to be had any more.
         if method.learns_from is LearnsFrom.PROMPTS:
@@ -92,16 +93,16 @@ class Outlooks:
         rows = self._rows(method, look, number, self._general_of(run))
         return self._estimate(method, options, rows, company_of(run.spec))
 
-    def _look(self, method: Method) -> _Look:
-        kind = Kind(method.learns_from.value)
+    def _look(self, method: Method, options: MethodOptions) -> _Look:
+        kind, only = Kind(method.learns_from.value), options.only_kind
         with self._lock:
-            version, known = data_facts.version(self._store), self._looks.get(kind)
+            version, known = data_facts.version(self._store), self._looks.get((kind, only))
             if known is not None and known.version == version:
                 return known
             counter = self._counter = self._counter or TokenCounter(self._runs.base_model)
-            facts = data_facts.measure(self._store, kind)
+            facts = data_facts.measure(self._store, kind, only=only)
             look = _Look(version, facts, counter.count(facts.sample), counter.ends_turns)
-            self._looks[kind] = look
+            self._looks[kind, only] = look
             return look
 
     def _estimate(
@@ -133,15 +134,15 @@ class Outlooks:
         told: Estimate | None,
         general: int,
     ) -> Iterator[Caution]:
-        machine, limit = self._runs.machine, cautions.max_length_of(options)
+        machine, shape = self._runs.machine, self._runs.model_shape
         if told is not None and machine is not None:
             yield from cautions.of_memory(told, machine)
-        yield from cautions.of_data(method, look.facts)
+        yield from cautions.of_data(method, options, look.facts)
         yield from cautions.of_replay(options, rows=look.facts.rows, general=general)
         yield from cautions.of_ends(ends_turns=look.ends_turns)
         yield from cautions.of_loss(options)
-        if limit is not None:
-            yield from cautions.of_lengths(look.counts, max_length=limit)
+        context = shape.context if shape else None
+        yield from cautions.of_lengths(method, options, look.counts, context=context)
 
 
 def company_of(spec: Mapping[str, Any]) -> Company:

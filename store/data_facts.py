@@ -179,10 +179,11 @@ _SAMPLED = """
 """
 
 
-def measure(store: Store, kind: Kind) -> DataFacts:
-    """The facts of all rows of a kind that a run would be given now."""
+def measure(store: Store, kind: Kind, *, only: str | None = None) -> DataFacts:
+    """The facts of all rows of a kind that a run would be given now, or of those among them that
+    say `only` of themselves in the column `kind`."""
     with store.read() as cursor:
-        cursor.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_narrow(kind)}")
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_narrow(kind, only)}")
         counts = _one(cursor, _COUNTS)
         people, name, most, judgments = _one(cursor, _PEOPLE)
         templates, leaked = _one(cursor, _TEMPLATES)
@@ -219,11 +220,13 @@ def version(store: Store) -> tuple[int, ...]:
         )
 
 
-def _narrow(kind: Kind) -> str:
+def _narrow(kind: Kind, only: str | None) -> str:
     columns = _NARROW[kind].format(pair=_PAIR, single=_SINGLE, nothing=_NOTHING)
     chars = _CHARS.format(messages="prompt")
+    kept = f" WHERE kind = '{only}'" if only else ""
     return (
-        f"SELECT prompt_id, judgment_ids, {chars}::BIGINT AS chars, {columns} FROM ({select(kind)})"
+        f"SELECT prompt_id, judgment_ids, {chars}::BIGINT AS chars, {columns} "
+        f"FROM ({select(kind)}){kept}"
     )
 
 

@@ -173,5 +173,10 @@ class MethodOptions:
         """Defaults for this many rows of data, model parameters (None: unknown) and tuning."""
         return cls()
 
+    @property
+    def only_kind(self) -> str | None:
+        """The only kind of a snapshot's rows that is learned from; None for all of them."""
+        return None
+
     def check_together(self) -> None:
         """Refuse values that are fine one by one and senseless together. Raises `SpecError`."""

@@ -19,6 +19,7 @@ _NAMES = {
     "intermediate": ("intermediate_size", "n_inner", "ffn_dim"),
     "vocabulary": ("vocab_size",),
 }
+_CONTEXT = ("max_position_embeddings", "n_positions")
 _EMBEDDINGS = ("embed", "wte", "wpe", "lm_head", "score")
 
 
@@ -28,6 +29,7 @@ class ModelShape(NamedTuple):
     `parameters` counts tied embeddings once. `kv_width` is the width of a token's keys, and of its
     values, in one layer. `linear_widths` is the sum of inputs and outputs over all linear layers
     but the output head, which is what low-rank tuning wraps; `linear_layers` is their number.
+    `context` is how many tokens it has positions for; None where that is not limited, or not told.
     """
 
     parameters: int
@@ -39,6 +41,7 @@ class ModelShape(NamedTuple):
     linear_layers: int
     linear_widths: int
     linear_parameters: int
+    context: int | None = None
 
 
 def read_shape(source: str | Path) -> ModelShape | None:
@@ -52,7 +55,8 @@ def read_shape(source: str | Path) -> ModelShape | None:
     matrices = list(_matrices(folder))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        sizes = _sizes(config.get("text_config", config))
+        config = config.get("text_config", config)
+        sizes = _sizes(config)
     except (OSError, ValueError, KeyError):
         return None
     if not matrices:
@@ -68,6 +72,7 @@ def read_shape(source: str | Path) -> ModelShape | None:
         linear_layers=len(linear),
         linear_widths=sum(map(sum, linear)),
         linear_parameters=sum(map(math.prod, linear)),
+        context=next((config[name] for name in _CONTEXT if config.get(name)), None),
     )
 
 

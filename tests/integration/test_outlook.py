@@ -196,6 +196,18 @@ def test_the_outlook_follows_the_data_and_the_options(tmp_path: Path, lab: Lab) 
     }
 
 
+def test_what_is_not_learned_from_is_not_foretold(tmp_path: Path, lab: Lab) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    make_preference(lab.store, "A new question?", "Yes, it is.", "No.")
+
+    every = launching.outlook(LEAD, "kto", {"epochs": 1})
+    rated = launching.outlook(LEAD, "kto", {"epochs": 1, "learn_from": "ratings"})
+
+    assert every.facts.rows > 0
+    assert rated.facts.rows == 0  # pairs alone were judged
+    assert rated.estimate is None
+
+
 def test_every_method_has_an_outlook_with_data_or_without(tmp_path: Path, lab: Lab) -> None:
     launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
 

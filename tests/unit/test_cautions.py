@@ -47,7 +47,8 @@ def named(found: Iterable[Caution]) -> dict[str, Caution]:
 
 
 def of_data(method: str = "dpo", **changes: Any) -> dict[str, Caution]:
-    return named(cautions.of_data(METHODS[method], facts(**changes)))
+    kind = METHODS[method]
+    return named(cautions.of_data(kind, kind.options(), facts(**changes)))
 
 
 def test_honest_data_are_not_warned_of() -> None:
@@ -101,6 +102,16 @@ def test_thumbs_that_point_one_way_cannot_be_learned_from() -> None:
     assert "one_thumb" not in of_data("kto", liked=Tally(200, 300))
 
 
+def test_lopsided_thumbs_are_warned_of_unless_weights_make_up_for_it() -> None:
+    method = METHODS["kto"]
+    lopsided = facts(liked=Tally(240, 300))
+    weighed = method.options.parsed({"undesirable_weight": 4.0})
+
+    assert of_data("kto", liked=Tally(160, 300)) == {}
+    assert list(of_data("kto", liked=Tally(240, 300))) == ["lopsided"]
+    assert named(cautions.of_data(method, weighed, lopsided)) == {}
+
+
 def test_no_data_are_not_commented_on() -> None:
     assert of_data(rows=0) == {}
 
@@ -111,11 +122,42 @@ def test_no_data_are_not_commented_on() -> None:
 def test_rows_that_will_be_left_out_are_foretold(long_rows: int, severity: Severity | None) -> None:
     counts = TokenCounts([90] * (100 - long_rows) + [130] * long_rows, [50] * 100)
 
-    found = named(cautions.of_lengths(counts, max_length=100))
+    found = of_lengths(counts, max_length=100)
 
     assert (found["cut"].severity if "cut" in found else None) is severity
     if severity:
         assert f"{long_rows} %" in str(found["cut"].found)
+
+
+def of_lengths(
+    counts: TokenCounts, method: str = "dpo", *, context: int | None = None, **options: Any
+) -> dict[str, Caution]:
+    kind = METHODS[method]
+    chosen = kind.options.parsed(options)
+    return named(cautions.of_lengths(kind, chosen, counts, context=context))
+
+
+def test_rows_beyond_what_the_model_reads_are_foretold() -> None:
+    counts = TokenCounts([130] * 100, [50] * 100)
+
+    assert of_lengths(counts, context=130, max_length=1024) == {}
+    found = of_lengths(counts, context=129, max_length=1024)["cut"]
+    assert "longer than 129 tokens" in str(found.found)
+    assert "reads no more" in str(found.remedy)
+    # Virtual tokens take room in it.
+    taken: dict[str, Any] = {"tuning": "prompt", "virtual_tokens": 4}
+    found = of_lengths(counts, context=130, **taken)["cut"]
+    assert "126 tokens" in str(found.found)
+    assert "reads no more" in str(found.remedy)
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo", "online_dpo", "best_of_n"])
+def test_prompts_that_leave_no_room_for_a_response_are_foretold(method: str) -> None:
+    counts = TokenCounts([30] * 90 + [60] * 10, [])
+
+    assert of_lengths(counts, method, context=110, max_new_tokens=50) == {}
+    found = of_lengths(counts, method, context=109, max_new_tokens=50)["cut"]
+    assert "10 % of the prompts leave no room for a response of 50 tokens" in str(found.found)
 
 
 def test_a_template_that_ends_no_turn_is_told() -> None:

@@ -28,6 +28,22 @@ def facts(store: Store, kind: Kind = Kind.PREFERENCES) -> DataFacts:
     return data_facts.measure(store, kind)
 
 
+@pytest.mark.parametrize(
+    ("kind", "only"), [(Kind.DEMONSTRATIONS, "demonstration"), (Kind.RATINGS, "rating")]
+)
+def test_facts_may_be_of_those_rows_alone_that_are_learned(
+    store: Store, kind: Kind, only: str
+) -> None:
+    make_annotator(store)
+    for n in range(3):
+        judge_in_every_way(store, prompt=f"Question {n}?")
+
+    found = data_facts.measure(store, kind, only=only)
+
+    assert 0 < found.rows < facts(store, kind).rows
+    assert len(found.sample) == found.rows
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_rows_and_prompts_are_those_that_a_run_would_have(store: Store, kind: Kind) -> None:
     make_annotator(store)

@@ -9,6 +9,8 @@ from training.methods.process_options import ProcessOptions
 from training.methods.trainer_options import ReplayOptions, beta_option
 from training.options import SpecError, option
 
+BALANCED = 4 / 3
+
 
 class Thumbs(StrEnum):
     """Where the thumbs up and down come from.
@@ -49,6 +51,15 @@ class KTOOptions(ProcessOptions, ReplayOptions):
         label="Weight of disliked",
         help="Raise it where there are few disliked responses.",
     )
+
+    @property
+    def only_kind(self) -> str | None:
+        return "rating" if self.learn_from == Thumbs.RATINGS else None
+
+    def is_balanced(self, liked: int, disliked: int) -> bool:
+        """What the loss weighs is alike for both kinds (eq. 8 of the paper); neither may be 0."""
+        balance = self.desirable_weight * liked / (self.undesirable_weight * disliked)
+        return 1 / BALANCED <= balance <= BALANCED
 
     def check_together(self) -> None:
         super().check_together()

@@ -43,5 +43,9 @@ class SFTOptions(ProcessOptions, ImitationOptions):
         "what policies said.",
     )
 
+    @property
+    def only_kind(self) -> str | None:
+        return "demonstration" if self.learn_from == LearnFrom.DEMONSTRATIONS else None
+
     RATE_FACTOR: ClassVar[float] = 0.5
     EPOCHS: ClassVar[tuple[int, int, int]] = (3, 2, 1)

@@ -88,15 +88,15 @@ class WithoutCard:
         """Nothing."""
 
 
-def read_split(
-    job: Job, options: TrainerOptions, *, keep: Callable[[data.Row], bool] = lambda _: True
-) -> data.Split:
-    """The rows of the snapshot that `keep` wants, split by conversation, without test prompts.
+def read_split(job: Job, options: TrainerOptions) -> data.Split:
+    """The rows of the snapshot that are learned from, by conversation, without test prompts.
 
     Raises `BadData`.
     """
     rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
-    whole = data.split_by_conversation([row for row in rows if keep(row)], options.eval_share)
+    if options.only_kind:
+        rows = [row for row in rows if row.values["kind"] == options.only_kind]
+    whole = data.split_by_conversation(rows, options.eval_share)
     asked = data.read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
     split = data.without_test_prompts(whole, [prompt["messages"] for prompt in asked])
     if leaked := len(whole.train) - len(split.train):

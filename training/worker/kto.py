@@ -11,14 +11,11 @@ from typing import Any
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
-from training.methods.kto import KTOOptions, Thumbs
+from training.methods.kto import KTOOptions
 from training.worker import answers, data, fitting, models, rehearsal
 from training.worker.failures import BadData
 from training.worker.job import Job
 from training.worker.rehearsal import Rehearsing
-
-# What the loss weighs should be alike for both kinds, within this factor (eq. 8 of the paper).
-BALANCED = 4 / 3
 
 
 def train(job: Job) -> Mapping[str, Any]:
@@ -33,7 +30,7 @@ def train(job: Job) -> Mapping[str, Any]:
     fitting.warn_of_other_rank(job, options, loaded)
 
     job.enter_phase("preparing")
-    split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
+    split = fitting.read_split(job, options)
     liked = sum(row.values["label"] for row in split.train)
     _check_balance(job, options, liked=liked, disliked=len(split.train) - liked)
     trainer = _build_trainer(job, options, loaded, split)
@@ -99,10 +96,6 @@ class RehearsingKTOTrainer(Rehearsing, fitting.WithoutCard, KTOTrainer):  # type
         super().log(logs, start_time)
 
 
-def _is_learned(row: data.Row, options: KTOOptions) -> bool:
-    return options.learn_from == Thumbs.ALL or row.values["kind"] == "rating"
-
-
 def _check_balance(job: Job, options: KTOOptions, *, liked: int, disliked: int) -> None:
     """Raises `BadData` when all thumbs point one way."""
     if not liked or not disliked:
@@ -111,8 +104,7 @@ def _check_balance(job: Job, options: KTOOptions, *, liked: int, disliked: int) 
             liked=liked,
             disliked=disliked,
         )
-    balance = options.desirable_weight * liked / (options.undesirable_weight * disliked)
-    if not 1 / BALANCED <= balance <= BALANCED:
+    if not options.is_balanced(liked, disliked):
         job.warn(
             "There are {liked} liked and {disliked} disliked responses. Set the weights so that "
             "weight times number is alike for both.",

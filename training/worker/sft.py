@@ -13,7 +13,7 @@ from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from training.events import EventKind
-from training.methods.sft import LearnFrom, SFTOptions
+from training.methods.sft import SFTOptions
 from training.methods.trainer_options import ImitationOptions
 from training.worker import answers, data, evaluate, fitting, general, models
 from training.worker.encoding import IGNORED, Encoded, Encoder
@@ -34,7 +34,7 @@ def train(job: Job) -> Mapping[str, Any]:
     fitting.warn_of_other_rank(job, options, loaded)
 
     job.enter_phase("preparing")
-    split = fitting.read_split(job, options, keep=lambda row: _is_learned(row, options))
+    split = fitting.read_split(job, options)
     taught = teach(job, options, loaded, _lessons(loaded, options, split))
     return {**taught.report(), **answers.answer_held_out(job, options, taught.trainee)}
 
@@ -105,10 +105,6 @@ def _apart(counts: Mapping[str, int], replay: Replay) -> dict[str, int]:
     """What is replayed is counted by itself; all of it fits, so none was left out."""
     replayed = len(replay.rows)
     return {**counts, "train": counts["train"] - replayed, "replayed": replayed}
-
-
-def _is_learned(row: data.Row, options: SFTOptions) -> bool:
-    return options.learn_from == LearnFrom.ALL or row.values["kind"] == "demonstration"
 
 
 def _lessons(loaded: models.Loaded, options: SFTOptions, split: data.Split) -> Lessons:
