@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--others", type=int, nargs="*", default=[300, 3000], help="that teach other proxies"
     )
     parser.add_argument("--noise", type=float, default=1.0, help="gold points that blur a verdict")
-    parser.add_argument("--small", type=float, default=0.05, help="KL coefficient")
+    parser.add_argument("--small", type=float, default=0.02, help="KL coefficient")
     parser.add_argument("--large", type=float, default=0.3, help="KL coefficient")
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--best-of", type=int, default=64)
