@@ -146,6 +146,17 @@ class Launching:
         self._runs.prepare()
         self._runs.wait_prepared(PREPARE_TIMEOUT_S)
 
+    def starts(self, actor: Actor) -> list[Policy]:
+        """The versions besides the base itself that a run can start from, newest first."""
+        require_lead(actor, "train")
+        live = policies.live(self._store)
+        base_model = policies.get(self._store, live.version).base_model if live else None
+        return [
+            policy
+            for policy in policies.list_all(self._store)
+            if policy.base_model == base_model and policy.adapter_path is not None
+        ]
+
     def is_training(self, actor: Actor) -> bool:
         """A trainer is at work."""
         require_lead(actor, "see runs")

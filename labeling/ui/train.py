@@ -6,7 +6,7 @@ closed, reloaded or opened twice at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -25,7 +25,7 @@ from labeling.volumes import TASKS, Grade, Reach, Volume, volume
 from store.db import utc_now
 from store.errors import BadInput
 from store.preferences import PreferenceCounts
-from store.records import Run, RunState
+from store.records import Policy, Run, RunState
 from store.training_data import KindCount
 from training.messages import Message
 from training.methods import METHODS, LearnsFrom
@@ -132,7 +132,7 @@ class TrainTab:
             elem_id="train-method",
         )
         self.about = actions.area("train-about")
-        self.start_from = gr.Radio(
+        self.start_from = gr.Dropdown(
             [("The live policy", Start.LIVE.value), ("The base model", Start.BASE.value)],
             value=Start.LIVE.value,
             label="Start from",
@@ -171,7 +171,7 @@ class TrainTab:
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            *(self.outlook, self.price),
+            *(self.outlook, self.price, self.start_from),
         ]
         fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -378,6 +378,16 @@ class TrainTab:
         fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
         return self.form.filled(method, fitting)
 
+    def _starts(self, actor: Actor, runs: Sequence[Run]) -> list[tuple[str, str]]:
+        """Whoever trains two things one after the other need not promote the first one."""
+        made = {run.id: run for run in runs}
+        versions = [
+            (_version_label(policy, made.get(policy.run_id or "")), policy.version)
+            for policy in self._launching.starts(actor)
+        ]
+        usual = [(t("The live policy"), Start.LIVE.value), (t("The base model"), Start.BASE.value)]
+        return [*usual, *versions]
+
     def _everything(
         self, actor: Actor, shown: str, method: str, pipeline: PipelineState | None = None
     ) -> dict[Any, Any]:
@@ -395,6 +405,7 @@ class TrainTab:
         now = utc_now()
         is_pipeline_active = pipeline is not None and pipeline.is_active
         return {
+            self.start_from: gr.Dropdown(self._starts(actor, runs)),
             self.data: data_card(method, amount, self._launching.counts(actor)),
             self.pipeline: pipeline_view.start_card(
                 pipeline,
@@ -505,6 +516,11 @@ def _reward_label(run: Run) -> str:
     ranked = ((run.result or {}).get("report") or {}).get("reward_model")
     accuracy = f" · {i18n.percent(ranked['accuracy'])}" if ranked else ""
     return f"{run.id}{accuracy}"
+
+
+def _version_label(policy: Policy, made_by: Run | None) -> str:
+    method = METHODS.get(made_by.method) if made_by else None
+    return f"{policy.version} · {method.label}" if method else policy.version
 
 
 def preset_of(rows: int) -> Preset:

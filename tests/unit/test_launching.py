@@ -58,12 +58,14 @@ class ScriptedRuns:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.launched: list[dict[str, Any]] = []
+        self.parents: list[str] = []
         self._store = store
         self._folder = folder
 
     def launch(self, actor_id: str, method: str, *given: Any, **more: Any) -> Run:
         snapshot = given[1]
         self.launched.append({"method": method, **more})
+        self.parents.append(given[2].version)
         return self.make(method, snapshot.id, actor_id)
 
     def make(self, method: str, snapshot_id: str, actor_id: str = "lea") -> Run:
@@ -198,3 +200,24 @@ def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench
     assert (duel.opponent, duel.won.rate, duel.won.n) == ("pol-000000", 1.0, 1)
     (standing,) = view.standings  # the stranger's run is not known, nor how far it went
     assert standing == Standing(made, 2.0, 0.8, duel.won)
+
+
+def test_a_run_may_start_from_a_version_never_promoted(bench: Bench, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    made, other = (
+        policies.register(
+            bench.store,
+            base_model=base_model,
+            parent_version="pol-000000",
+            adapter_path=str(adapter),
+            adapter_sha256="5" * 64,
+        )
+        for base_model in ("starter", "llama")
+    )
+
+    assert [policy.version for policy in bench.launching.starts(LEA)] == [made.version]
+    bench.launching.launch(LEA, "dpo", {}, start=made.version)
+    assert bench.runs.parents == [made.version]
+    assert other.version != made.version

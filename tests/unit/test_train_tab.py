@@ -130,6 +130,20 @@ def test_a_preset_by_the_amount_of_data_is_offered_where_it_makes_a_difference(t
     assert offered == {"dpo": True, "ppo": False}
 
 
+def test_every_version_is_offered_to_start_from(tab: Tab, tmp_path: Path) -> None:
+    made = policies.register(
+        tab.store,
+        base_model="starter",
+        parent_version="pol-000000",
+        adapter_path=str(tmp_path),
+        adapter_sha256="5" * 64,
+    )
+
+    offered = tab.tab.open(tab.lead, "", None, "dpo")[tab.tab.start_from]
+
+    assert [value for _, value in offered.choices] == ["live", "base", made.version]
+
+
 def test_nobody_is_told_unasked_what_to_expect_while_a_trainer_is_at_work(tab: Tab) -> None:
     tab.runs.is_training = True
     assert tab.tab.foresee(tab.lead, {}) == {tab.tab.outlook: gr.skip()}
