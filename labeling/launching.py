@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from labeling.access import Actor, require_lead
 from labeling.agreement import preference_agreement
 from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all, judged
-from labeling.outlook import Outlook, Outlooks
+from labeling.outlook import Asked, Outlook, Outlooks
 from labeling.reward_models import folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
@@ -186,7 +187,8 @@ class Launching:
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
-        return self._runs.launch(
+        foreseen = self._foreseen(chosen, options, start, reward_run)
+        run = self._runs.launch(
             actor.id,
             method,
             options,
@@ -197,6 +199,10 @@ class Launching:
             watch_model=_watch_model(scorer) if scorer and chosen.needs_reward_model else None,
             agreement=self._agreement(chosen),
         )
+        if foreseen is not None:
+            with suppress(OSError):  # The run is launched; it says itself where the disk is full.
+                RunDir(Path(run.folder)).write_estimate(foreseen.to_json())
+        return run
 
     def reward_runs(self, actor: Actor) -> list[Run]:
         """The runs that made a reward model, newest first."""
@@ -261,6 +267,25 @@ class Launching:
             return RunView(run, events, None)
         met = duels_of_all(self._store)
         return RunView(run, events, policy, self._duels(policy, met), self._standings(policy, met))
+
+    def _foreseen(
+        self, method: Method, options: Mapping[str, Any], start: str, reward_run: str | None
+    ) -> Estimate | None:
+        """What a lead has just been told that this very run would take."""
+        told = self._outlooks.last_told(method)
+        if told is None:
+            return None
+        asked, estimate = told
+        try:
+            now = Asked(
+                method.name,
+                method.options.parsed(options),
+                self._count_general(method, start),
+                self._company(method, start, reward_run),
+            )
+        except SpecError:
+            return None  # The launch is about to say so.
+        return estimate if now == asked else None
 
     def _agreement(self, method: Method) -> tuple[float | None, int]:
         """What the accuracy of a reward model is to be held against."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from labeling import cautions
 from labeling.cautions import Caution
@@ -21,6 +22,7 @@ from training.lengths import TokenCounter, TokenCounts
 from training.loading import ModelLoadError
 from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions, SpecError
+from training.rundir import RunDir
 from training.runs import RunService
 
 # Of the newest completions, from which the length of responses is told.
@@ -36,6 +38,15 @@ class Outlook:
     facts: DataFacts
     cautions: tuple[Caution, ...]
     estimate: Estimate | None
+
+
+class Asked(NamedTuple):
+    """What somebody has asked the outlook of."""
+
+    method: str
+    options: MethodOptions
+    general: int
+    company: Company
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Outlooks:
         self._runs = runs
         self._lock = threading.Lock()  # protects both below, and keeps two from looking at once
         self._counter: TokenCounter | None = None
+        self._told: dict[str, tuple[Asked, Estimate]] = {}  # by method, the newest
         self._looks: dict[tuple[Kind, str | None], _Look] = {}
 
     def of(
@@ -68,6 +80,8 @@ class Outlooks:
         look = self._look(method, options)
         rows = self._rows(method, look, look.facts.rows, general)
         told = self._estimate(method, options, rows, company)
+        if told is not None:
+            self._told[method.name] = Asked(method.name, options, general, company), told
         return Outlook(
             method=method.name,
             facts=look.facts,
@@ -75,8 +89,17 @@ class Outlooks:
             estimate=told,
         )
 
+    def last_told(self, method: Method) -> tuple[Asked, Estimate] | None:
+        """What was last foretold of a run of this method."""
+        return self._told.get(method.name)
+
     def of_run(self, run: Run) -> Estimate | None:
-        """What would be foretold of a run, for as many rows as it had, like those there are now."""
+        """What was foretold of a run before its launch.
+
+        Where nothing was: what would be, for as many rows as it had, like those there are now.
+        """
+        if kept := kept_estimate(RunDir(Path(run.folder))):
+            return kept
         method = METHODS.get(run.method)
         counted = ((run.result or {}).get("report") or {}).get("data") or {}
         if method is None or "train" not in counted:
@@ -143,6 +166,15 @@ class Outlooks:
         yield from cautions.of_loss(options)
         context = shape.context if shape else None
         yield from cautions.of_lengths(method, options, look.counts, context=context)
+
+
+def kept_estimate(run_dir: RunDir) -> Estimate | None:
+    """What people were told before launch; None where that cannot be known any more."""
+    values = run_dir.read_estimate()
+    try:
+        return Estimate.from_json(values) if values else None
+    except (TypeError, KeyError):
+        return None
 
 
 def company_of(spec: Mapping[str, Any]) -> Company:

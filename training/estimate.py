@@ -8,8 +8,9 @@ what that costs by `costs`; the constants here are of this product's own trainer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
+from typing import Any, Self
 
 from training.machine import Machine
 from training.methods.reward import RewardOptions
@@ -65,6 +66,15 @@ class Estimate:
     flops: float
     steps: int
     processes: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Raises `TypeError` or `KeyError` for what is of another version."""
+        return cls(**{**values, "memory": Memory(**values["memory"])})
 
     @property
     def peak_mb(self) -> float:

@@ -113,6 +113,7 @@ class RunDir:
         self._trainer_path = path / "worker.json"
         self._trained_rows_path = path / "trained_rows.json"
         self._replayed_rows_path = path / "replayed_rows.json"
+        self._estimate_path = path / "estimate.json"
         self._lock_path = path / "lock"
         self._cancel_path = path / "cancel"
         self._reserve_path = path / "reserve"
@@ -193,6 +194,18 @@ class RunDir:
     def read_replayed_rows(self) -> list[int]:
         """Empty when the trainer has not said it. Raises `ValueError` when the file is damaged."""
         return _read_numbers(self._replayed_rows_path) if self._replayed_rows_path.exists() else []
+
+    def write_estimate(self, values: Mapping[str, Any]) -> None:
+        """Keep what people were told, before launch, that the run would take."""
+        write_whole(self._estimate_path, _json(values))
+
+    def read_estimate(self) -> dict[str, Any] | None:
+        """None where people were told nothing, or what they were told is not to be read."""
+        try:
+            values = json.loads(self._estimate_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
 
     def reserve_result(self) -> None:
         """Keep room on the disk for a result that has to report that the disk is full."""

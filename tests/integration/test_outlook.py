@@ -130,9 +130,28 @@ def test_a_lead_is_told_what_a_run_takes_and_afterwards_what_it_took(
     timing = (run.result or {})["report"]["timing"]
     assert told.estimate.peak_mb == pytest.approx(timing["peak_mb"], rel=0.25)
     assert 0 < timing["cpu_s"] < timing["run_s"] * 1.5
+    # What was said before is said again, whatever there is to learn from by then.
+    make_preference(lab.store, "A new question?", "Yes. " * 200, "No.")
+    assert launching.foretold(LEAD, run.id) == told.estimate
+    assert f"{told.estimate.tokens:,}" in launching.report(LEAD, run.id)
+    # And where nothing was said, or that is lost, it is told anew.
+    (Path(run.folder) / "estimate.json").write_text("{}")
     again = launching.foretold(LEAD, run.id)
     assert again is not None
-    assert (again.steps, again.memory) == (told.estimate.steps, told.estimate.memory)
+    assert again.memory.trained == told.estimate.memory.trained
+    assert again.tokens != told.estimate.tokens
+
+
+def test_an_estimate_of_other_options_is_not_kept_for_a_run(tmp_path: Path, lab: Lab) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    options = {**OPTIONS, "epochs": 1, "eval_generations": 0}
+
+    launching.outlook(LEAD, "dpo", {**options, "epochs": 3})
+    run = launching.launch(LEAD, "dpo", options)
+    launching.cancel(LEAD, run.id)
+    lab.wait(run)
+
+    assert not (Path(run.folder) / "estimate.json").exists()
 
 
 def made_by_lora(lab: Lab, folder: Path) -> Policy:
