@@ -51,6 +51,18 @@ class OptionsForm:
             )
         return drawn
 
+    def retuned(self, method: str, options: MethodOptions) -> dict[Any, Any]:
+        """What another tuning changes of what is shown: the step size, and which sizes matter.
+
+        What people have chosen besides stays.
+        """
+        own, values = self._own(method), asdict(options)
+        return {
+            own[o.name]: gr.update(visible=o.matters(values))
+            for o in options.described()
+            if o.only_with
+        } | {own["learning_rate"]: gr.update(value=values["learning_rate"])}
+
     def _own(self, method: str) -> dict[str, gr.components.Component]:
         return {name: field for (of, name), field in self.fields.items() if of == method}
 

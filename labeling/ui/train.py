@@ -29,6 +29,7 @@ from store.records import Policy, Run, RunState
 from store.training_data import KindCount
 from training.messages import Message
 from training.methods import METHODS, LearnsFrom
+from training.options import MethodOptions
 from training.policy_host import PolicyHost, PromotionReport
 from training.tuning import Tuning
 
@@ -197,13 +198,17 @@ class TrainTab:
             **quiet,
         )
         tunings = self.form.named("tuning")
-        gr.on(
-            [self.preset.input, *(tuning.input for tuning in tunings)],
-            guarded(self._sessions, self.choose_preset),
-            {self.preset, self.method, *tunings},
-            fields,
-            **quiet,
-        ).then(**foresight)
+        for events, choose in (
+            ([self.preset.input], self.choose_preset),
+            ([tuning.input for tuning in tunings], self.choose_tuning),
+        ):
+            gr.on(
+                events,
+                guarded(self._sessions, choose),
+                {self.preset, self.method, *tunings},
+                fields,
+                **quiet,
+            ).then(**foresight)
         self.method.input(
             guarded(self._sessions, self.choose_method),
             shown,
@@ -277,6 +282,13 @@ class TrainTab:
         method = given[self.method]
         tuning = given[self.form.fields[method, "tuning"]]
         return self._filled(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+
+    def choose_tuning(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The step size that suits it, and no other change of what the lead has chosen."""
+        method = given[self.method]
+        tuning = given[self.form.fields[method, "tuning"]]
+        fitting = self._fitting(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+        return self.form.retuned(method, fitting)
 
     def choose_method(
         self, actor: Actor, shown: str, _preset: str | None, method: str
@@ -374,9 +386,11 @@ class TrainTab:
         return len(fitting) > 1
 
     def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
+        return self.form.filled(method, self._fitting(actor, preset, method, tuning))
+
+    def _fitting(self, actor: Actor, preset: str, method: str, tuning: str) -> MethodOptions:
         rows = next(p.typical for p in PRESETS if p.name == preset)
-        fitting = self._launching.preset(actor, method, rows=rows, tuning=tuning)
-        return self.form.filled(method, fitting)
+        return self._launching.preset(actor, method, rows=rows, tuning=tuning)
 
     def _starts(self, actor: Actor, runs: Sequence[Run]) -> list[tuple[str, str]]:
         """Whoever trains two things one after the other need not promote the first one."""

@@ -144,6 +144,20 @@ def test_every_version_is_offered_to_start_from(tab: Tab, tmp_path: Path) -> Non
     assert [value for _, value in offered.choices] == ["live", "base", made.version]
 
 
+def test_another_tuning_changes_the_step_size_and_nothing_else_that_was_chosen(tab: Tab) -> None:
+    form = tab.tab.form
+    given = {tab.tab.method: "dpo", tab.tab.preset: "medium", form.fields["dpo", "tuning"]: "full"}
+
+    changed = tab.tab.choose_tuning(tab.lead, given)
+
+    values = {field: update["value"] for field, update in changed.items() if "value" in update}
+    assert list(values) == [form.fields["dpo", "learning_rate"]]
+    assert not changed[form.fields["dpo", "lora_r"]]["visible"]
+    lora = tab.tab.choose_tuning(tab.lead, given | {form.fields["dpo", "tuning"]: "lora"})
+    (rate,) = values.values()
+    assert rate < lora[form.fields["dpo", "learning_rate"]]["value"]
+
+
 def test_nobody_is_told_unasked_what_to_expect_while_a_trainer_is_at_work(tab: Tab) -> None:
     tab.runs.is_training = True
     assert tab.tab.foresee(tab.lead, {}) == {tab.tab.outlook: gr.skip()}
