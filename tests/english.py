@@ -70,7 +70,7 @@ def of_methods() -> set[str]:
     for method in METHODS.values():
         found |= {method.label, (method.options.__doc__ or "").strip().splitlines()[0]}
         for option in method.options.described():
-            found |= {option.label, option.help}
+            found |= {text for text in (option.label, option.help, option.why) if text}
     return found
 
 

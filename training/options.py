@@ -42,6 +42,7 @@ class OptionField(NamedTuple):
     is_list: bool
     offered: tuple[str, ...]
     only_with: tuple[str, tuple[str, ...]] | None
+    why: str
 
     def matters(self, values: Mapping[str, object]) -> bool:
         """Whether it changes anything beside these values of the other options."""
@@ -60,8 +61,15 @@ class OptionField(NamedTuple):
         parsed = ",".join(self.split(value)) if self.is_list else self._typed(value)
         chosen = self.split(parsed) if self.is_list else [parsed]
         if self.choices and not set(chosen) <= set(self.choices):
+            offered = ", ".join(self.choices)
+            if not self.why:
+                raise SpecError(self.name, value, "choose one of {choices}", choices=offered)
             raise SpecError(
-                self.name, value, "choose one of {choices}", choices=", ".join(self.choices)
+                self.name,
+                value,
+                "choose one of {choices}: {why}",
+                choices=offered,
+                why=Message(self.why),
             )
         if not isinstance(parsed, str):
             self._check_bounds(parsed)
@@ -117,12 +125,14 @@ def option(
     is_list: bool = False,
     offered: tuple[str, ...] | None = None,
     only_with: tuple[str, tuple[str, ...]] | None = None,
+    why: str = "",
 ) -> Any:
     """A dataclass field that carries all there is to say about an option.
 
     Bounds are inclusive; a form shows the main options first, the others on demand. A list joins
     several of the choices by commas; `offered` are those that a form shows, without it all.
-    `only_with` names another option and its choices beside which this one matters.
+    `only_with` names another option and its choices beside which this one matters; `why` says what
+    keeps a method from the choices that others have.
     """
     metadata = {
         "label": label,
@@ -134,6 +144,7 @@ def option(
         "is_list": is_list,
         "offered": choices if offered is None else offered,
         "only_with": only_with,
+        "why": why,
     }
     return field(default=default, metadata=metadata)
 

@@ -43,5 +43,5 @@ def test_a_configuration_that_spreads_the_model_is_refused(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("tuning", ["full", "prefix", "prompt"])
 def test_adapters_that_cannot_share_a_base_are_refused(tuning: str) -> None:
-    with pytest.raises(SpecError, match="lora"):
+    with pytest.raises(SpecError, match=r"lora.*: the models of PPO share one base"):
         PPOOptions.parsed({"tuning": tuning})

@@ -42,7 +42,11 @@ class PPOOptions(ProcessOptions, TuningOptions):
         help="The same for the value function, which starts as a copy of the reward model.",
     )
     iterations: int = iterations_option(60)
-    tuning: str = tuning_option(LOW_RANK_TUNINGS)
+    tuning: str = tuning_option(
+        LOW_RANK_TUNINGS,
+        why="the models of PPO share one base as low-rank adapters, and neither virtual tokens nor "
+        "a changed base can be beside them",
+    )
     rollouts: int = option(
         64,
         minimum=2,

@@ -40,7 +40,7 @@ class ProcessOptions(MethodOptions):
     @property
     def is_spread(self) -> bool:
         """The configuration has the weights of one model spread over the processes."""
-        found = self.accelerate_config and Path(self.accelerate_config).read_text(encoding="utf-8")
+        found = self.accelerate_config and Path(self.accelerate_config).read_text(errors="replace")
         return bool(found and SPREADING.search(found))
 
     def check_together(self) -> None:

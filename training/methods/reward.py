@@ -23,7 +23,11 @@ class Pooling(StrEnum):
 class RewardOptions(ProcessOptions, TrainerOptions):
     """Reward modelling: learns to score a response as people would; PPO and best-of-n need one."""
 
-    tuning: str = tuning_option((Tuning.LORA.value, Tuning.RSLORA.value))
+    tuning: str = tuning_option(
+        (Tuning.LORA.value, Tuning.RSLORA.value),
+        why="a reward model goes along as a plain low-rank adapter of the policy's base, and PPO "
+        "begins its value function with a copy of it",
+    )
     pooling: str = option(
         Pooling.MEAN.value,
         choices=tuple(pooling.value for pooling in Pooling),

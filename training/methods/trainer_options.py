@@ -20,11 +20,12 @@ LOW_RANK_TUNINGS = (Tuning.LORA.value, Tuning.DORA.value, Tuning.RSLORA.value, T
 VIRTUAL_TOKEN_TUNINGS = (Tuning.PREFIX.value, Tuning.PROMPT.value)
 
 
-def tuning_option(choices: tuple[str, ...] = ALL_TUNINGS) -> str:
-    """The choice of what is tuned, among those that suit a method."""
+def tuning_option(choices: tuple[str, ...] = ALL_TUNINGS, *, why: str = "") -> str:
+    """The choice of what is tuned, among those that suit a method; `why` not the others."""
     chosen: str = option(
         Tuning.LORA.value,
         choices=choices,
+        why=why,
         is_main=True,
         label="Tuning",
         help="Which weights change. LoRA is small and can be swapped live; DoRA and rsLoRA are its "
