@@ -120,7 +120,11 @@ class OnlineOptions(TuningOptions):
     needed. Scores are in standard deviations of the reward model's.
     """
 
-    tuning: str = tuning_option((*LOW_RANK_TUNINGS, Tuning.FULL.value))
+    tuning: str = tuning_option(
+        (*LOW_RANK_TUNINGS, Tuning.FULL.value),
+        why="responses are drawn and scored here by low-rank adapters or whole models alone, which "
+        "learn from scores within some dozens of iterations",
+    )
     iterations: int = iterations_option(40)
     prompts: int = option(
         16,
