@@ -122,8 +122,7 @@ class OnlineOptions(TuningOptions):
 
     tuning: str = tuning_option(
         (*LOW_RANK_TUNINGS, Tuning.FULL.value),
-        why="responses are drawn and scored here by low-rank adapters or whole models alone, which "
-        "learn from scores within some dozens of iterations",
+        why="virtual tokens are not built in yet where a policy learns from scores",
     )
     iterations: int = iterations_option(40)
     prompts: int = option(
