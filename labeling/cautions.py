@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 from labeling.volumes import Grade, volume
 from store.data_facts import DataFacts, Tally
@@ -19,7 +19,7 @@ from training.messages import Message
 from training.methods import LearnsFrom, Method
 from training.methods.dpo import LossType
 from training.methods.kto import KTOOptions
-from training.methods.trainer_options import ReplayOptions, TrainerOptions
+from training.methods.trainer_options import ReplayOptions, TuningOptions
 from training.options import MethodOptions
 from training.proportions import wilson_interval
 from training.tuning import VIRTUAL_TOKENS, Tuning
@@ -93,8 +93,7 @@ def of_lengths(
 ) -> Iterator[Caution]:
     """What the rows are as tokens; `counts` are of a sample of them, and `context` is how many
     tokens the model reads, if that is limited."""
-    taken = options.virtual_tokens if _has_virtual_tokens(options) else 0
-    readable = context and context - taken
+    readable = context and context - _virtual_tokens(options)
     room = [limit for limit in (readable, max_length_of(options)) if limit]
     if not room:
         return
@@ -131,8 +130,10 @@ def _cut_prompts(shown: Mapping[str, int]) -> tuple[Message, Message]:
     )
 
 
-def _has_virtual_tokens(options: MethodOptions) -> TypeGuard[TrainerOptions]:
-    return isinstance(options, TrainerOptions) and Tuning(options.tuning) in VIRTUAL_TOKENS
+def _virtual_tokens(options: MethodOptions) -> int:
+    if isinstance(options, TuningOptions) and Tuning(options.tuning) in VIRTUAL_TOKENS:
+        return options.virtual_tokens
+    return 0
 
 
 def of_loss(options: MethodOptions) -> Iterator[Caution]:

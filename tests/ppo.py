@@ -17,7 +17,6 @@ from tests.gold import score
 from training.config import RunSpec
 from training.loading import load_tokenizer, render_prompt
 from training.methods.ppo import PPOOptions
-from training.tuning import Tuning
 from training.worker import models
 from training.worker.data import Row
 from training.worker.job import StopRequest
@@ -131,9 +130,9 @@ def share_base(
 ) -> SharedBase:
     """A policy to train on a base: a fresh one, or a parent's with a frozen copy of it."""
     torch.manual_seed(0)
-    lora = models.fresh_lora(PPOOptions(lora_r=rank, lora_alpha=alpha))
-    spec = RunSpec("r", "ppo", PPOOptions(), str(base), "p", str(parent) if parent else None)
-    loaded = models.load_tuned(spec, Tuning.LORA, lora)
+    options = PPOOptions(lora_r=rank, lora_alpha=alpha)
+    spec = RunSpec("r", "ppo", options, str(base), "p", str(parent) if parent else None)
+    loaded = models.load(spec, options)
     return SharedBase(
         loaded.wrapped(),
         reward_folder=reward,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from training.machine import Machine
-from training.methods.trainer_options import TrainerOptions, TuningOptions
+from training.methods.trainer_options import TuningOptions
 from training.shape import ModelShape
 from training.tuning import LOW_RANK, Tuning
 
@@ -75,8 +75,8 @@ class Costs:
         if self.tuning in LOW_RANK:
             return self.options.lora_r * self.shape.linear_widths
         if self.tuning is Tuning.PREFIX:
-            return self._virtual_tokens * 2 * self.shape.layers * self.shape.kv_width
-        return self._virtual_tokens * self.shape.hidden if self.tuning is Tuning.PROMPT else 0
+            return self.options.virtual_tokens * 2 * self.shape.layers * self.shape.kv_width
+        return self.options.soft_prompt * self.shape.hidden
 
     @property
     def learning(self) -> int:
@@ -175,7 +175,3 @@ class Costs:
         kind = self.machine.device.kind
         is_returned = kind == "cpu" and block > LARGE_BLOCK
         return used if is_returned else FRAGMENTATION[kind] * used
-
-    @property
-    def _virtual_tokens(self) -> int:
-        return self.options.virtual_tokens if isinstance(self.options, TrainerOptions) else 0

@@ -134,7 +134,7 @@ class PlannedGroups(PlannedRewarded):
 
     @property
     def longest(self) -> int:
-        return self.prompt_longest + self._new.longest
+        return self.options.soft_prompt + self.prompt_longest + self._new.longest
 
     def learning(self) -> Iterator[Pass]:
         options = self.options

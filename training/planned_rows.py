@@ -11,7 +11,6 @@ from typing import NamedTuple
 from training.general import rows_replayable, rows_to_replay
 from training.methods.trainer_options import ImitationOptions, ReplayOptions, TrainerOptions
 from training.planned import PADDING, Pass, PlannedRun
-from training.tuning import Tuning
 
 MAX_HELD_OUT = 400
 
@@ -76,11 +75,12 @@ class PlannedRows(PlannedRun):
 
     @property
     def length(self) -> float:
-        return min(self.rows.lengths.mean, self.options.max_length) * PADDING + self._virtual
+        text = min(self.rows.lengths.mean, self.options.max_length)
+        return text * PADDING + self.options.soft_prompt
 
     @property
     def longest(self) -> int:
-        return min(self.rows.lengths.longest, self.options.max_length) + self._virtual
+        return min(self.rows.lengths.longest, self.options.max_length) + self.options.soft_prompt
 
     @property
     def prompt_longest(self) -> int:
@@ -139,9 +139,3 @@ class PlannedRows(PlannedRun):
     def _batch_mean(self) -> float:
         """Tokens of a batch of mean length."""
         return self.options.batch_size * self.reading.sequences * self.length
-
-    @property
-    def _virtual(self) -> int:
-        """Virtual tokens that go through the model before each sequence."""
-        is_prompt = Tuning(self.options.tuning) is Tuning.PROMPT
-        return self.options.virtual_tokens if is_prompt else 0

@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peft import PeftConfig
 
 from tests.models import build_adapter, build_model
 from tests.rundirs import make_run_dir, preference_rows, prompt_rows, run_here
 from training.config import EVAL_PROMPTS
 from training.events import EventReader
 from training.loading import load_base, load_tokenizer, render_prompt, stop_token_ids
+from training.methods.rloo import RLOOOptions
 from training.overoptimization import looks
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
+from training.worker import models
 from training.worker.evaluate import kl_estimates, token_log_probs
 from training.worker.models import Trainee, with_adapter
 from training.worker.rewards import Rewarder
@@ -246,6 +249,7 @@ def absolute(tmp_path_factory: pytest.TempPathFactory) -> Start:
     return Start(model, reward.adapter)
 
 
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT])
 @pytest.mark.parametrize(
     ("method", "estimator", "fixture"),
     [("rloo", 0, "start"), ("grpo", 1, "start"), ("rloo", 0, "absolute"), ("grpo", 1, "absolute")],
@@ -255,18 +259,27 @@ def test_the_kl_is_that_of_whole_responses(
     method: str,
     estimator: int,
     fixture: str,
+    tuning: Tuning,
     overheard: list[tuple[TokenIds, TokenIds]],
     request: pytest.FixtureRequest,
 ) -> None:
     """RLOO is told k1, GRPO k3: of the second step's responses, by the policy after the first."""
     start: Start = request.getfixturevalue(fixture)
     overheard.clear()
-    run_dir = prepare(tmp_path / "run", start, method, iterations=2, batch_size=32, save_steps=1)
+    run_dir = prepare(
+        tmp_path / "run",
+        start,
+        method,
+        tuning=tuning.value,
+        iterations=2,
+        batch_size=32,
+        save_steps=1,
+    )
     ran(run_dir)
 
     tokenizer = load_tokenizer(start.model)
     policy = with_adapter(load_base(start.model), str(run_dir.checkpoints / "checkpoint-1"))
-    trainee = Trainee(policy.eval(), tokenizer, Tuning.LORA)
+    trainee = Trainee(policy.eval(), tokenizer, tuning)
     told = overheard[32:64]
     assert len({len(prompt) for prompt, _ in told}) > 1
     distances = [distance(trainee, *row)[estimator] for row in told]
@@ -372,7 +385,14 @@ def test_responses_can_be_learned_from_more_than_once(
 
 
 @pytest.mark.parametrize(
-    ("method", "tuning"), [("rloo", Tuning.DORA), ("grpo", Tuning.RSLORA), ("grpo", Tuning.FULL)]
+    ("method", "tuning"),
+    [
+        ("rloo", Tuning.DORA),
+        ("rloo", Tuning.PREFIX),
+        ("grpo", Tuning.RSLORA),
+        ("grpo", Tuning.FULL),
+        ("grpo", Tuning.PROMPT),
+    ],
 )
 def test_every_tuning_learns(tmp_path: Path, start: Start, method: str, tuning: Tuning) -> None:
     rate = 2e-3 if tuning is Tuning.FULL else 0.01
@@ -384,18 +404,30 @@ def test_every_tuning_learns(tmp_path: Path, start: Start, method: str, tuning: 
     assert result.report["generations"]["kl_k3"] > 0
 
 
+def virtual_tokens(tuning: Tuning) -> PeftConfig:
+    return models.fresh_adapter(RLOOOptions(tuning=tuning.value, virtual_tokens=4))
+
+
 @pytest.mark.parametrize(
-    ("method", "tuning"), [("rloo", Tuning.FULL), ("grpo", Tuning.LORA), ("grpo", Tuning.FULL)]
+    ("method", "tuning"),
+    [
+        ("rloo", Tuning.FULL),
+        ("rloo", Tuning.PREFIX),
+        ("grpo", Tuning.LORA),
+        ("grpo", Tuning.FULL),
+        ("grpo", Tuning.PROMPT),
+    ],
 )
 def test_the_policy_that_a_run_starts_from_is_its_reference(
     tmp_path: Path, start: Start, method: str, tuning: Tuning
 ) -> None:
     # A step of no length: whatever distance there is was there before.
+    config = None if tuning in (Tuning.LORA, Tuning.FULL) else virtual_tokens(tuning)
     run_dir = prepare(
         tmp_path / "run",
         start,
         method,
-        parent_adapter=build_adapter(start.model, tmp_path / "parent", seed=3),
+        parent_adapter=build_adapter(start.model, tmp_path / "parent", 3, config),
         tuning=tuning.value,
         learning_rate=1e-8,
         iterations=2,

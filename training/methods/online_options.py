@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from training.methods.trainer_options import LOW_RANK_TUNINGS, TuningOptions, tuning_option
+from training.methods.trainer_options import TuningOptions
 from training.options import SpecError, option
-from training.tuning import Tuning, suggested_learning_rate
+from training.tuning import suggested_learning_rate
 
 
 def max_new_tokens_option() -> int:
@@ -120,10 +120,6 @@ class OnlineOptions(TuningOptions):
     needed. Scores are in standard deviations of the reward model's.
     """
 
-    tuning: str = tuning_option(
-        (*LOW_RANK_TUNINGS, Tuning.FULL.value),
-        why="virtual tokens are not built in yet where a policy learns from scores",
-    )
     iterations: int = iterations_option(40)
     prompts: int = option(
         16,

@@ -84,6 +84,14 @@ class TuningOptions(MethodOptions):
         label="LoRA alpha",
         help="Scale of a fresh adapter; twice the rank is usual.",
     )
+    virtual_tokens: int = option(
+        20,
+        minimum=1,
+        maximum=512,
+        only_with=("tuning", VIRTUAL_TOKEN_TUNINGS),
+        label="Virtual tokens",
+        help="Size of a prefix or of a soft prompt; they take room in the model's context.",
+    )
     max_grad_norm: float = option(
         1.0,
         minimum=0.01,
@@ -120,6 +128,11 @@ class TuningOptions(MethodOptions):
         "trackio, wandb and mlflow are offered where they are installed, and keep to their own "
         "settings.",
     )
+
+    @property
+    def soft_prompt(self) -> int:
+        """Virtual tokens that go through the model before each sequence; a prefix's do not."""
+        return self.virtual_tokens if Tuning(self.tuning) is Tuning.PROMPT else 0
 
     @property
     def tracked_by(self) -> list[Tracker]:
@@ -202,14 +215,6 @@ class TrainerOptions(TuningOptions):
         label="Patience",
         help="Stop after this many measurements without a better held-out loss, and keep the best; "
         "0 trains to the end.",
-    )
-    virtual_tokens: int = option(
-        20,
-        minimum=1,
-        maximum=512,
-        only_with=("tuning", VIRTUAL_TOKEN_TUNINGS),
-        label="Virtual tokens",
-        help="Size of a prefix or of a soft prompt; they take room in the model's context.",
     )
     weight_decay: float = option(
         0.0,

@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training import loading
 from training.config import RunSpec
-from training.methods.trainer_options import TrainerOptions, TuningOptions
+from training.methods.trainer_options import TuningOptions
 from training.tuning import Tuning, tuning_of
 from training.worker.failures import ModelUnusable
 
@@ -117,6 +117,13 @@ class Loaded(NamedTuple):
     fresh_adapter: PeftConfig | None = None
     frozen: PreTrainedModel | None = None
 
+    @property
+    def context(self) -> int | None:
+        """How many tokens the policy reads beside its virtual ones; None where there is no end."""
+        context = loading.context_length(self.model)
+        taken = getattr(self.fresh_adapter, "num_virtual_tokens", None) or 0
+        return None if context is None else context - taken
+
     def wrapped(self) -> Trainee:
         """The policy where no trainer of a library sets it up. Raises `ModelUnusable`."""
         if self.fresh_adapter is None:
@@ -136,13 +143,9 @@ class Loaded(NamedTuple):
         return trainee
 
 
-def load(spec: RunSpec, options: TrainerOptions) -> Loaded:
+def load(spec: RunSpec, options: TuningOptions) -> Loaded:
     """The policy that a run starts from, for its tuning. Raises `ModelUnusable`."""
-    return load_tuned(spec, Tuning(options.tuning), fresh_adapter(options))
-
-
-def load_tuned(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
-    """The same; `fresh` is the adapter where the tuning wants one and the parent has none."""
+    tuning = Tuning(options.tuning)
     tokenizer = _load(lambda: loading.load_tokenizer(spec.base_model), spec.base_model)
     if tuning is Tuning.FULL:
         model = _whole(spec)
@@ -150,7 +153,7 @@ def load_tuned(spec: RunSpec, tuning: Tuning, fresh: PeftConfig) -> Loaded:
         return Loaded(model, tokenizer, tuning, frozen=frozen)
     base = load_base(spec.base_model, tuning)
     if spec.parent_adapter is None:
-        return Loaded(base, tokenizer, tuning, fresh)
+        return Loaded(base, tokenizer, tuning, fresh_adapter(options))
     return Loaded(with_adapter(base, spec.parent_adapter), tokenizer, tuning)
 
 
@@ -181,7 +184,7 @@ def with_adapter(base: PreTrainedModel, folder: str) -> PeftModel:
     return _load(read, folder)
 
 
-def fresh_adapter(options: TrainerOptions, task_type: str = "CAUSAL_LM") -> PeftConfig:
+def fresh_adapter(options: TuningOptions, task_type: str = "CAUSAL_LM") -> PeftConfig:
     """An adapter that starts as no change at all, or nearly so for virtual tokens."""
     tuning = Tuning(options.tuning)
     if tuning is Tuning.PREFIX:

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from training.generation import GenerationStopped, Request, generate
 from training.methods.online_options import OnlineOptions
-from training.tuning import Tuning
+from training.virtual_tokens import VirtualTokens
 from training.worker import data, fitting, models, prompts, rewards, watch
 from training.worker.failures import Cancelled
 from training.worker.job import Job
@@ -35,7 +35,8 @@ class OnlineTrainer(fitting.WithoutCard):
         self._mean_length = 0.0
         super().__init__(**arguments)
         this: Any = self
-        for model in (this.model, this.ref_model):
+        virtual = VirtualTokens.of(this.model)
+        for model in (this.model, this.ref_model, virtual.base if virtual else None):
             if model is not None:
                 model.register_forward_pre_hook(_count_no_padding, with_kwargs=True)
 
@@ -89,12 +90,17 @@ def _count_no_padding(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positions within each row, when TRL asks for log-probabilities.
 
-    It pads on the left and leaves it to the model, and one with absolute positions counts padding.
+    It pads on the left and leaves it to the model, and one with absolute positions counts padding,
+    as any does between a prefix and its prompt. Virtual tokens have positions too; the model that
+    they are put before is given a mask of both, but of a prefix no ids.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if named.get("fused_lm_head") and "position_ids" in signature(base.forward).parameters:
-        positions = named["attention_mask"].cumsum(dim=1) - 1
-        named["position_ids"] = positions.clamp(min=0)
+    takes_positions = "position_ids" in signature(base.forward).parameters
+    if named.get("fused_lm_head") and takes_positions and VirtualTokens.of(model) is None:
+        given = named.get("input_ids")
+        given = named["inputs_embeds"] if given is None else given
+        positions = (named["attention_mask"].long().cumsum(dim=1) - 1).clamp(min=0)
+        named["position_ids"] = positions[:, -given.shape[1] :]
     return arguments, named
 
 
@@ -146,7 +152,7 @@ def train(
     Raises `WorkerError` for what a person can act on, `Cancelled` when asked to stop.
     """
     job.enter_phase("loading")
-    loaded = models.load_tuned(job.spec, Tuning(options.tuning), models.fresh_lora(options))
+    loaded = models.load(job.spec, options)
     fitting.warn_of_other_rank(job, options, loaded)
     rewarder = rewards.load(job, loaded, missing_eos_penalty=options.missing_eos_penalty)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from training.loading import PromptRejected, context_length, render_prompt
+from training.loading import PromptRejected, render_prompt
 from training.worker import data
 from training.worker.failures import BadData
 from training.worker.job import Job
@@ -34,7 +34,7 @@ def read(job: Job, loaded: Loaded, *, max_new_tokens: int, longest: int | None =
     With its response, a prompt has `longest` tokens at most, or as many as the model can read.
     """
     rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
-    context = longest or context_length(loaded.model)
+    context = longest or loaded.context
     room = None if context is None else max(1, context - max_new_tokens)
     prompts = list(_rendered(rows, loaded.tokenizer, room))
     if not prompts:

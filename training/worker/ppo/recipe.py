@@ -20,7 +20,6 @@ from transformers import set_seed
 
 from training.events import EventKind
 from training.methods.ppo import PPOOptions
-from training.tuning import Tuning
 from training.worker import answers, fitting, models, prompts
 from training.worker.job import Job
 from training.worker.models import Loaded
@@ -94,7 +93,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
 def _load(job: Job, options: PPOOptions) -> Loaded:
     set_seed(job.spec.seed)
-    loaded = models.load_tuned(job.spec, Tuning(options.tuning), models.fresh_lora(options))
+    loaded = models.load(job.spec, options)
     fitting.warn_of_other_rank(job, options, loaded)
     return loaded
 
