@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from labeling import reward_models
 from labeling.access import Actor, require_lead
 from labeling.agreement import preference_agreement
 from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all, judged
 from labeling.outlook import Asked, Outlook, Outlooks
-from labeling.reward_models import folder_of, made_reward_model, most_reliable
+from labeling.reward_models import can_teach, folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
 from store.errors import BadInput, NotFound, PolicyUnavailable
@@ -118,7 +119,8 @@ class Launching:
             )
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
-        return replace(outlook, cautions=(*self._misfit(chosen, options, start), *outlook.cautions))
+        misfits = self._misfits(chosen, options, start, reward_run)
+        return replace(outlook, cautions=(*misfits, *outlook.cautions))
 
     def price_per_hour(self, actor: Actor) -> float | None:
         """What an hour of this machine costs, in a currency of people's own; None if not set."""
@@ -294,14 +296,22 @@ class Launching:
         found = preference_agreement(self._store)
         return found.raw, found.units
 
-    def _misfit(self, method: Method, options: Mapping[str, Any], start: str) -> list[Caution]:
-        """What a launch with this tuning and this start would be refused for."""
+    def _misfits(
+        self, method: Method, options: Mapping[str, Any], start: str, reward_run: str | None
+    ) -> Iterator[Caution]:
+        """What a launch with this tuning, this start and this reward model would be refused for."""
         try:
             _check_tuning(options.get("tuning"), self._parent(start), method)
         except (BadInput, PolicyUnavailable) as error:
             remedy = Message("Choose another start, or another tuning.")
-            return [Caution("start", Severity.BAD, Message.of(error), remedy)]
-        return []
+            yield Caution("start", Severity.BAD, Message.of(error), remedy)
+        if not reward_run:
+            return  # Why nothing can be launched yet is told beside the button.
+        try:
+            self._scorer(method, reward_run)
+        except (BadInput, NotFound) as error:
+            remedy = Message("Choose another reward model, or another method.")
+            yield Caution("reward_model", Severity.BAD, Message.of(error), remedy)
 
     def _freeze_general(
         self, actor: Actor, method: Method, parent: Policy, snapshot: Snapshot
@@ -351,9 +361,11 @@ class Launching:
             return ALONE
         if scorer is None:
             return ALONE
-        is_watched = method.needs_reward_model and _watch_model(scorer) is not None
         return Company(
-            is_scored=True, meets_base=parent.adapter_path is not None, is_watched=is_watched
+            is_scored=True,
+            meets_base=parent.adapter_path is not None,
+            is_watched=method.needs_reward_model and _watch_model(scorer) is not None,
+            is_whole=reward_models.tuning_of(scorer) is Tuning.FULL,
         )
 
     def _scorer(self, method: Method, run_id: str | None) -> Run | None:
@@ -361,10 +373,10 @@ class Launching:
         if method.makes is Product.REWARD_MODEL:
             return None
         if method.needs_reward_model:
-            return self._chosen_reward_run(run_id)
+            return self._chosen_reward_run(method, run_id)
         return most_reliable(runs.list_all(self._store), self._runs.base_model)
 
-    def _chosen_reward_run(self, run_id: str | None) -> Run:
+    def _chosen_reward_run(self, method: Method, run_id: str | None) -> Run:
         if not run_id:
             raise BadInput(
                 "This method learns from a reward model. Train one first, or choose one."
@@ -372,6 +384,14 @@ class Launching:
         run = runs.get(self._store, run_id)
         if not made_reward_model(run):
             raise BadInput("{run_id} did not make a reward model. Choose another.", run_id=run_id)
+        if not can_teach(run, method):
+            raise BadInput(
+                "{method} holds all its models as low-rank adapters of one base, and the reward "
+                "model of {run_id} is none ({tuning} tuning). Train one with LoRA.",
+                method=method.label,
+                run_id=run_id,
+                tuning=reward_models.tuning_of(run).value,
+            )
         return run
 
     def _duels(self, policy: Policy | None, met: Mapping[str, Sequence[Duel]]) -> tuple[Duel, ...]:

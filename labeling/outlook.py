@@ -24,6 +24,7 @@ from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
 from training.runs import RunService
+from training.tuning import holds_whole_model
 
 # Of the newest completions, from which the length of responses is told.
 MEASURED_RESPONSES = 400
@@ -184,6 +185,7 @@ def company_of(spec: Mapping[str, Any]) -> Company:
         is_scored=is_scored,
         meets_base=is_scored and bool(spec.get("parent_adapter")),
         is_watched=bool(spec.get("watch_model")),
+        is_whole=is_scored and holds_whole_model(Path(spec["reward_model"])),
     )
 
 

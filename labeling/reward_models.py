@@ -9,15 +9,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from store.records import Run, RunState
-from training.methods import METHODS, Product
+from training.methods import METHODS, Method, Product
 from training.proportions import wilson_interval
 from training.rundir import RunDir
+from training.tuning import LOW_RANK, Tuning
 
 
 def made_reward_model(run: Run) -> bool:
     """Whether a run left a reward model."""
     is_one = run.method in METHODS and METHODS[run.method].makes is Product.REWARD_MODEL
     return is_one and run.state is RunState.SUCCEEDED
+
+
+def tuning_of(run: Run) -> Tuning:
+    """How a run's reward model was tuned; the first ones, whose runs do not say, with LoRA."""
+    return Tuning(run.spec.get("options", {}).get("tuning", Tuning.LORA))
+
+
+def can_teach(run: Run, method: Method) -> bool:
+    """Whether a method can learn from the reward model of a run."""
+    return not method.shares_base or tuning_of(run) in LOW_RANK
 
 
 def folder_of(run: Run) -> Path:

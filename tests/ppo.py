@@ -71,6 +71,7 @@ def build_reward_model(
     sd: float = 1.0,
     pooling: str | None = "last",
     rank: int = 4,
+    use_dora: bool = False,
 ) -> Path:
     """A reward run's adapter with random weights, and the scale of its scores.
 
@@ -85,6 +86,7 @@ def build_reward_model(
                 lora_alpha=2 * rank,
                 target_modules="all-linear",
                 init_lora_weights=False,
+                use_dora=use_dora,
                 task_type="SEQ_CLS",
             ),
         )

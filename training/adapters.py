@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from store.errors import BadInput
 from training.loading import ModelLoadError, load_fine_tuned
 from training.policy import AdapterFolder, adapter_sha256
+from training.tuning import holds_whole_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +53,7 @@ def load(adapter: AdapterFolder, base: PreTrainedModel) -> Any:
 
     _check_identity(adapter)
     try:
-        if _is_whole(adapter.path):
+        if holds_whole_model(adapter.path):
             return load_fine_tuned(adapter.path, base)
         return _adapted(base, _read_config(adapter), adapter.path)
     except torch.OutOfMemoryError as error:
@@ -87,10 +88,6 @@ def _check_identity(adapter: AdapterFolder) -> None:
             found=found[:12],
             sha256=adapter.sha256[:12],
         )
-
-
-def _is_whole(folder: Path) -> bool:
-    return (folder / "config.json").exists() and not (folder / "adapter_config.json").exists()
 
 
 def _adapted(base: PreTrainedModel, config: Any, folder: Path) -> Any:

@@ -59,12 +59,14 @@ class Company(NamedTuple):
     """Models that a run takes along beside what its method learns with, all to measure it.
 
     With `is_scored` a reward model scores what both policies answer to test prompts, and with
-    `meets_base` what the base model answers too. With `is_watched` a second one looks on.
+    `meets_base` what the base model answers too. With `is_watched` a second one looks on. With
+    `is_whole` they are models tuned in full, and share no base.
     """
 
     is_scored: bool = False
     meets_base: bool = False
     is_watched: bool = False
+    is_whole: bool = False
 
 
 ALONE = Company()
@@ -168,6 +170,10 @@ class PlannedRun(ABC):
         """What learns, with its gradients and its optimiser's state."""
         return self.costs.trained_bytes()
 
+    def reference_bytes(self) -> float:
+        """The policy that the run starts from, where it is another model."""
+        return self.costs.reference_bytes()
+
     def reward_model_bytes(self) -> float:
         """A reward model beside the policy."""
         return 0.0
@@ -204,7 +210,7 @@ class PlannedRun(ABC):
         return Memory(
             process=PROCESS_MB[self.machine.device.kind],
             weights=self.costs.base_bytes() / MB,
-            reference=self.costs.reference_bytes() / MB,
+            reference=self.reference_bytes() / MB,
             trained=self.held_bytes() / MB,
             step=self.step_bytes() / MB,
             evaluation=self.evaluation_bytes() / MB,

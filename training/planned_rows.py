@@ -116,6 +116,9 @@ class PlannedRows(PlannedRun):
         costs = self.costs if self.reading.has_head else self.headless_costs
         return costs.activations(tokens) + costs.head_tiles(tokens)
 
+    def reference_bytes(self) -> float:
+        return super().reference_bytes() if self.reading.answers else 0.0
+
     def evaluation_bytes(self) -> float:
         return super().evaluation_bytes() if self.reading.answers else 0.0
 

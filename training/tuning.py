@@ -63,6 +63,11 @@ def tuning_of(folder: Path) -> Tuning:
     return _PEFT_TYPES[kind]
 
 
+def holds_whole_model(folder: Path) -> bool:
+    """A folder has a model with all its weights in it, and no adapter."""
+    return (folder / "config.json").exists() and not (folder / "adapter_config.json").exists()
+
+
 def check_continues(parent: Tuning, tuning: Tuning) -> None:
     """Refuse to train on from a policy in a way that could not be served. Raises `SpecError`."""
     if tuning == parent or (tuning in LOW_RANK and parent in LOW_RANK):

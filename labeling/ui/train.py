@@ -17,6 +17,7 @@ from labeling.i18n import mark, say, t
 from labeling.launching import Launching, RunView, Start
 from labeling.pipeline import Pipeline, PipelineState
 from labeling.promoting import Promoting
+from labeling.reward_models import can_teach
 from labeling.sessions import Sessions
 from labeling.ui import actions, form, html, outlook, pipeline_view, run_charts, run_view
 from labeling.ui.guard import Action, acted, guarded
@@ -28,7 +29,7 @@ from store.preferences import PreferenceCounts
 from store.records import Policy, Run, RunState
 from store.training_data import KindCount
 from training.messages import Message
-from training.methods import METHODS, LearnsFrom
+from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions
 from training.policy_host import PolicyHost, PromotionReport
 from training.tuning import Tuning
@@ -428,7 +429,7 @@ class TrainTab:
             ),
             self.reward_run: gr.Dropdown(
                 [(_reward_label(run), run.id) for run in reward_runs],
-                value=reward_runs[0].id if reward_runs else None,
+                value=_suggested(reward_runs, METHODS[method]),
                 visible=needs_reward_model,
             ),
             self.status: run_view.status(view, now) if view else no_run(),
@@ -524,6 +525,12 @@ def why_not(amount: KindCount, *, active_run: str | None, lacks_reward_model: bo
     if amount.rows == 0:
         return t("There is nothing to train on yet.")
     return None
+
+
+def _suggested(reward_runs: Sequence[Run], method: Method) -> str | None:
+    """The newest that the method can learn from; a lead is told why where there is no such one."""
+    fitting = (run.id for run in reward_runs if can_teach(run, method))
+    return next(fitting, reward_runs[0].id if reward_runs else None)
 
 
 def _reward_label(run: Run) -> str:

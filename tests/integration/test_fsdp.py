@@ -54,6 +54,7 @@ def spread(run_dir: RunDir) -> RunResult:
         ("dpo", Tuning.FULL),
         ("kto", Tuning.LORA),
         ("reward", Tuning.LORA),
+        ("reward", Tuning.FULL),
     ],
 )
 def test_a_model_that_is_spread_learns_what_a_whole_one_does(

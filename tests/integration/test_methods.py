@@ -117,19 +117,6 @@ def test_a_run_goes_on_from_its_like_at_no_distance_from_it(
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("method", ["dpo", "sft", "kto"])
-def test_a_base_of_four_bits_learns_an_ordinary_adapter(tmp_path: Path, method: str) -> None:
-    # The kernels for CPUs want widths in blocks of 64, which the tiny model has not.
-    run_dir, result = ran(
-        tmp_path / "run", STARTER, method=method, tuning="qlora", eval_generations=2
-    )
-    curve = losses(run_dir)
-    assert curve[max(curve)] < curve[1]
-    assert tuning_of(run_dir.adapter) is Tuning.LORA
-    assert result.report["generations"]["kl_k3"] > 0
-
-
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("method", "more"),
     [

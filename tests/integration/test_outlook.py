@@ -12,9 +12,9 @@ import pytest
 from labeling.access import Actor
 from labeling.launching import Launching
 from labeling.outlook import company_of
-from store import policies
+from store import policies, runs, snapshots
 from store.errors import BadInput, NotAllowed
-from store.records import Policy, Role, RunState
+from store.records import Policy, Role, Run, RunState
 from tests.builders import make_preference
 from tests.models import build_adapter, build_model
 from tests.rundirs import OPTIONS, eval_prompts, make_run_dir, preference_rows, run_here
@@ -28,6 +28,7 @@ from training.machine import measured
 from training.methods import METHODS
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir
+from training.tuning import Tuning
 from training.worker.encoding import Encoder
 
 LEAD = Actor("lea", "Lea", Role.LEAD)
@@ -189,7 +190,8 @@ def test_the_result_of_a_run_is_foretold_to_be_scored_once_there_is_a_reward_mod
     launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
     unscored = launching.outlook(LEAD, "dpo", {}).estimate
     made = made_by_lora(lab, tmp_path / "adapter")
-    monkeypatch.setattr(launching, "_scorer", lambda *_: object())
+    reward = reward_run(lab, tmp_path / "reward", Tuning.LORA)
+    monkeypatch.setattr(launching, "_scorer", lambda *_: reward)
     scored = launching.outlook(LEAD, "dpo", {}, start=lab.parent.version).estimate
     beside_base = launching.outlook(LEAD, "dpo", {}, start=made.version).estimate
 
@@ -197,6 +199,37 @@ def test_the_result_of_a_run_is_foretold_to_be_scored_once_there_is_a_reward_mod
     assert scored is not None
     assert beside_base is not None
     assert unscored.flops < scored.flops < beside_base.flops
+
+
+def reward_run(lab: Lab, folder: Path, tuning: Tuning) -> Run:
+    """A run that has made a reward model, so tuned, by the store."""
+    snapshot = snapshots.freeze(lab.store, folder / "snapshots", created_by=LEAD.id)
+    run = runs.create(
+        lab.store,
+        id=folder.name,
+        method="reward",
+        spec={"base_model": str(lab.base_model), "options": {"tuning": tuning.value}},
+        snapshot_id=snapshot.id,
+        parent_version=lab.parent.version,
+        folder=str(folder),
+        created_by=LEAD.id,
+    )
+    runs.mark_finished(lab.store, run.id, RunState.SUCCEEDED)
+    return runs.get(lab.store, run.id)
+
+
+@pytest.mark.parametrize(
+    ("method", "tuning", "is_refused"),
+    [("ppo", Tuning.FULL, True), ("ppo", Tuning.DORA, False), ("rloo", Tuning.FULL, False)],
+)
+def test_a_reward_model_that_a_method_cannot_learn_from_is_told_before_launch(
+    tmp_path: Path, lab: Lab, method: str, tuning: Tuning, *, is_refused: bool
+) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    run = reward_run(lab, tmp_path / f"reward-{tuning}", tuning)
+
+    told = launching.outlook(LEAD, method, {}, reward_run=run.id).cautions
+    assert ("reward_model" in {caution.name for caution in told}) == is_refused
 
 
 def test_the_outlook_follows_the_data_and_the_options(tmp_path: Path, lab: Lab) -> None:

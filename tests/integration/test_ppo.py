@@ -160,6 +160,19 @@ def test_rewards_are_those_of_the_library_s_classifier(
     assert max(expected) - min(expected) > 0.1
 
 
+def test_a_reward_model_by_dora_is_read_and_begins_the_values(base: Path, tmp_path: Path) -> None:
+    folder = build_reward_model(base, tmp_path / "reward", use_dora=True)
+    shared = share_base(base, reward=folder)
+    found = shared.rewards(tokens())
+    expected = load_reward_model(str(base), str(folder)).score(PROMPTS, COMPLETIONS)
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+    values = shared.values(tokens())
+    build_trainer(base, shared, LENGTH).run_iteration()
+    assert torch.equal(shared.rewards(tokens()), found)
+    assert not torch.allclose(shared.values(tokens()), values)
+
+
 def test_scores_are_in_standard_deviations_of_the_reward_run(base: Path, tmp_path: Path) -> None:
     plain = build_reward_model(base, tmp_path / "plain")
     scaled = build_reward_model(base, tmp_path / "scaled", mean=3.0, sd=2.0)

@@ -204,7 +204,7 @@ def test_a_reward_model_tuned_otherwise_is_refused(tmp_path: Path, base: Path) -
     result = run_here(make_ppo_dir(tmp_path / "run", base, base))
     assert result.failure is not None
     assert result.failure.name == "model_load"
-    assert "not tuned with LoRA" in result.failure.message
+    assert "is no low-rank adapter" in result.failure.message
 
 
 @pytest.mark.nightly

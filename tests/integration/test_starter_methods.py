@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import app
 from tests.ppo import build_reward_model
 from tests.rundirs import eval_prompts, make_run_dir, preference_rows, run_here
 from training.device import Device
+from training.loading import load_tokenizer, render_prompt
 from training.local_policy import LocalPolicy
 from training.methods import METHODS, Product
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
@@ -65,7 +69,7 @@ def host() -> Iterator[PolicyHost]:
 
 
 def teach(
-    folder: Path, method: str, tuning: str, reward_model: Path | None
+    folder: Path, method: str, tuning: str, reward_model: Path | None, **options: Any
 ) -> tuple[RunDir, RunResult]:
     needs_prompts = METHODS[method].needs_reward_model
     run_dir = make_run_dir(
@@ -75,9 +79,12 @@ def teach(
         rows=[{"prompt": row["prompt"]} for row in preference_rows(24)] if needs_prompts else None,
         reward_model=reward_model if needs_prompts else None,
         tuning=tuning,
-        learning_rate=RATES.get(Tuning(tuning), 3e-3),
         sample_tokens=TOKENS,
-        **({"max_new_tokens": TOKENS, **SHORT[method]} if needs_prompts else {"epochs": 2}),
+        **{
+            "learning_rate": RATES.get(Tuning(tuning), 3e-3),
+            **({"max_new_tokens": TOKENS, **SHORT[method]} if needs_prompts else {"epochs": 2}),
+            **options,
+        },
     )
     result = run_here(run_dir)
     assert result.state is Outcome.SUCCEEDED, (result.failure, run_dir.log_tail(40))
@@ -106,16 +113,61 @@ def test_a_policy_has_moved_and_says_when_it_is_live_what_it_said_to_its_trainer
     assert [generation.text for generation in said] == [s["after"] for s in shown["samples"]]
 
 
+@pytest.mark.parametrize(
+    "method", [name for name, method in METHODS.items() if method.makes is Product.POLICY]
+)
+def test_a_base_of_four_bits_learns_an_adapter_that_is_served_on_a_whole_one(
+    tmp_path: Path, reward_model: Path, host: PolicyHost, method: str
+) -> None:
+    run_dir, result = teach(tmp_path / "run", method, Tuning.QLORA, reward_model)
+    assert result.report["generations"]["kl_k3"] > 1e-4
+    assert tuning_of(run_dir.adapter) is Tuning.LORA
+
+    version = f"{method}-qlora"
+    made = AdapterFolder(version, run_dir.adapter, adapter_sha256(run_dir.adapter))
+    assert host.promote(made).result(TIMEOUT_S).version == version
+
+
+def test_a_reward_model_on_a_base_of_four_bits_scores_nearly_the_same_on_a_whole_one(
+    tmp_path: Path,
+) -> None:
+    run_dir, result = teach(tmp_path / "run", "reward", Tuning.QLORA, None)
+    assert tuning_of(run_dir.adapter) is Tuning.LORA
+    told = result.report["reward_model"]
+    assert told["accuracy"] > 0.5
+
+    model = load_reward_model(str(STARTER), str(run_dir.adapter))
+    tokenizer = load_tokenizer(STARTER)
+    prompts: list[list[int]] = []
+    better: list[list[int]] = []
+    worse: list[list[int]] = []
+    for row in preference_rows(24):
+        prompts.append(render_prompt(tokenizer, row["prompt"]))
+        for side, found in (("chosen", better), ("rejected", worse)):
+            found.append(tokenizer(row[side][0]["content"])["input_ids"])
+    pairs = zip(model.score(prompts, better), model.score(prompts, worse), strict=True)
+    assert fmean(chosen > rejected for chosen, rejected in pairs) > 0.5
+
+
 @pytest.mark.parametrize(("method", "tuning"), offered(Product.REWARD_MODEL))
 def test_a_reward_model_has_moved_and_scores_the_same_when_it_is_loaded(
     tmp_path: Path, method: str, tuning: str
 ) -> None:
     run_dir, result = teach(tmp_path / "run", method, tuning, None)
+    _, still = teach(tmp_path / "still", method, tuning, None, learning_rate=1e-8)
     rows = [[5, 9, 30], [7]], [[32, 33], [50, 51, 52, 2]]
     first, second = (load_reward_model(str(STARTER), str(run_dir.adapter)) for _ in range(2))
 
-    assert result.report["reward_model"]["accuracy"] > 0.5
+    told = result.report["reward_model"]
+    assert told["accuracy"] > 0.5
+    assert told["loss"] < still.report["reward_model"]["loss"]
     assert first.score(*rows) == second.score(*rows)
-    learned = [w for name, w in first.model.named_parameters() if "lora_B" in name]
-    assert learned
-    assert all(weight.any() for weight in learned)
+    moved, unmoved = (weights_of(tmp_path / name / "adapter") for name in ("run", "still"))
+    assert moved
+    assert all((moved[name] - unmoved[name]).abs().max() > 1e-4 for name in moved)
+
+
+def weights_of(folder: Path) -> Mapping[str, torch.Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    weights: Mapping[str, torch.Tensor] = load_file(file)
+    return weights

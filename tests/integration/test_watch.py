@@ -84,7 +84,7 @@ def test_both_are_reward_models_of_one_base_and_differ(
     assert run_dir.watch_adapter is not None
     first = load_reward_model(str(base), str(run_dir.adapter))
     alone = load_reward_model(str(base), str(run_dir.watch_adapter))
-    second = load_second(first, str(run_dir.watch_adapter))
+    second = load_second(first, str(base), str(run_dir.watch_adapter))
 
     rows = [[5, 9], [7]], [[30, 2], [50, 51]]
     scores = first.score(*rows)

@@ -321,6 +321,22 @@ def test_a_second_reward_model_looks_on_every_few_steps(method: str) -> None:
     assert added * 2**20 == pytest.approx(4 * 41.9e6, rel=0.01)  # an adapter of rank 16
 
 
+def test_reward_models_that_were_tuned_in_full_share_no_base() -> None:
+    def held(**company: bool) -> float:
+        return foretold("rloo", shape=LLAMA_8B, company=Company(**company)).memory.reward_model
+
+    assert held(is_whole=True) < held()
+    assert held(is_whole=True, is_watched=True) == 2 * held(is_whole=True)
+
+
+def test_a_reward_model_has_no_reference_and_a_soft_prompt_costs_each_sequence() -> None:
+    assert foretold("reward", tuning="full").memory.reference == 0
+    assert foretold("dpo", tuning="full").memory.reference > 0
+    for method in ("sft", "grpo"):
+        few, many = (foretold(method, tuning="prompt", virtual_tokens=n) for n in (1, 64))
+        assert many.flops > few.flops
+
+
 def test_a_batch_leaves_most_of_the_rows_that_have_ended_behind() -> None:
     alike = ROWS._replace(lengths=Lengths(168.0, 200, 128.0, 150))
     uneven = ROWS._replace(lengths=Lengths(104.0, 200, 64.0, 150))

@@ -148,6 +148,16 @@ def test_a_run_that_learns_from_a_reward_model_is_given_the_chosen_one(bench: Be
         bench.launching.launch(LEA, "best_of_n", {})
 
 
+def test_what_shares_a_base_learns_from_a_low_rank_reward_model_alone(bench: Bench) -> None:
+    reward = bench.succeed(bench.launching.launch(LEA, "reward", {}))
+    whole = '{"base_model": "starter", "options": {"tuning": "full"}}'
+    bench.store.write(lambda cursor: cursor.execute("UPDATE runs SET spec = ?", [whole]) and None)
+
+    with pytest.raises(BadInput, match=r"low-rank adapters.*\(full tuning\). Train one with LoRA"):
+        bench.launching.launch(LEA, "ppo", {}, reward_run=reward.id)
+    assert bench.reward_model_for("rloo", reward_run=reward.id) == f"{reward.folder}/adapter"
+
+
 @pytest.mark.parametrize("has_second", [True, False])
 def test_the_second_model_of_a_reward_run_watches_what_learns_from_the_first(
     bench: Bench, has_second: bool

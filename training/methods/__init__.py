@@ -46,7 +46,11 @@ class Product(StrEnum):
 
 
 class Method(NamedTuple):
-    """A way to train. `recipe` is the module, in the worker, whose `train(job)` does it."""
+    """A way to train. `recipe` is the module, in the worker, whose `train(job)` does it.
+
+    With `shares_base` the models that it holds are low-rank adapters of one base, and so must the
+    reward model be that it learns from.
+    """
 
     name: str
     label: str
@@ -55,6 +59,7 @@ class Method(NamedTuple):
     learns_from: LearnsFrom = LearnsFrom.PREFERENCES
     makes: Product = Product.POLICY
     needs_reward_model: bool = False
+    shares_base: bool = False
 
 
 def _from_scores(name: str, label: str, options: type[MethodOptions]) -> Method:
@@ -84,6 +89,7 @@ METHODS: Mapping[str, Method] = {
             "training.worker.ppo.recipe",
             LearnsFrom.PROMPTS,
             needs_reward_model=True,
+            shares_base=True,
         ),
         _from_scores("rloo", "RLOO", RLOOOptions),
         _from_scores("grpo", "GRPO", GRPOOptions),

@@ -7,9 +7,8 @@ from enum import StrEnum
 from typing import ClassVar, Self
 
 from training.methods.process_options import ProcessOptions
-from training.methods.trainer_options import TrainerOptions, tuning_option
+from training.methods.trainer_options import TrainerOptions
 from training.options import option
-from training.tuning import Tuning
 
 
 class Pooling(StrEnum):
@@ -23,11 +22,6 @@ class Pooling(StrEnum):
 class RewardOptions(ProcessOptions, TrainerOptions):
     """Reward modelling: learns to score a response as people would; PPO and best-of-n need one."""
 
-    tuning: str = tuning_option(
-        (Tuning.LORA.value, Tuning.RSLORA.value),
-        why="a reward model goes along as a plain low-rank adapter of the policy's base, and PPO "
-        "begins its value function with a copy of it",
-    )
     pooling: str = option(
         Pooling.MEAN.value,
         choices=tuple(pooling.value for pooling in Pooling),

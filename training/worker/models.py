@@ -98,7 +98,8 @@ class Trainee:
     def take(self, folder: Path) -> None:
         """Become what `save` has written there."""
         if self.tuning is Tuning.FULL:
-            self.model.load_state_dict(load_base(str(folder)).state_dict())
+            whole = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+            self.model.load_state_dict(whole.state_dict())
         else:
             weights = load_peft_weights(str(folder), device=str(self.model.device))
             set_peft_model_state_dict(self.model, weights, adapter_name=ADAPTER)
@@ -160,7 +161,7 @@ def load(spec: RunSpec, options: TuningOptions) -> Loaded:
 def load_base(folder: str, tuning: Tuning = Tuning.LORA) -> PreTrainedModel:
     """The base model on this machine's device. Raises `ModelUnusable`."""
     device, dtype = ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
-    quantization = _four_bits() if tuning is Tuning.QLORA else None
+    quantization = four_bits() if tuning is Tuning.QLORA else None
     return _load(
         lambda: loading.load_base(folder, device=device, dtype=dtype, quantization=quantization),
         folder,
@@ -232,7 +233,8 @@ def _add_reference(model: PeftModel) -> None:
     model.set_adapter(ADAPTER)
 
 
-def _four_bits() -> Any:
+def four_bits(*unquantized: str) -> Any:
+    """QLoRA's quantisation (Dettmers et al. 2023), of all linear layers but those so named."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -240,6 +242,7 @@ def _four_bits() -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=list(unquantized) or None,
     )
 
 

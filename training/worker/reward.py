@@ -54,7 +54,7 @@ def train(job: Job) -> Mapping[str, Any]:
     learned = _learn(job, options, split)
     people = {"agreement": job.spec.agreement, "agreement_pairs": job.spec.agreement_pairs}
     ranked = learned.ranked and {**learned.ranked, **people}
-    report = {**learned.fitted.report(), "reward_model": ranked}
+    report = {**learned.report, "reward_model": ranked}
     if watched.train:
         job.enter_phase("watch")
         report["watch_model"] = _train_watch(job, options, watched)
@@ -62,9 +62,12 @@ def train(job: Job) -> Mapping[str, Any]:
 
 
 class Learned(NamedTuple):
-    """How the training went, and how the model ranks held-out pairs, if there are any."""
+    """How the training went, and how the model ranks held-out pairs, if there are any.
 
-    fitted: fitting.Fitted
+    No model: a second one may be trained after it.
+    """
+
+    report: dict[str, Any]
     ranked: dict[str, Any] | None
 
 
@@ -137,7 +140,7 @@ def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
             told["score_sd"],
             Pooling(options.pooling),
         )
-    return Learned(fitted, ranked)
+    return Learned(fitted.report(), ranked)
 
 
 class Group(NamedTuple):
@@ -236,10 +239,15 @@ def group_lengths(groups: Dataset) -> list[int]:
 
 
 def _load(job: Job, options: RewardOptions) -> Loaded:
-    tokenizer = loading.load_tokenizer(job.spec.base_model)
-    base = scoring.load_classifier(job.spec.base_model, seed=job.spec.seed)
+    tuning, folder = Tuning(options.tuning), job.spec.base_model
+    tokenizer = loading.load_tokenizer(folder)
+    quantization = models.four_bits(scoring.HEAD) if tuning is Tuning.QLORA else None
+    base = scoring.load_classifier(folder, seed=job.spec.seed, quantization=quantization)
+    if tuning is Tuning.FULL:
+        # In float32 on any device, as a policy is: its steps are smaller than bfloat16 can tell.
+        return Loaded(base.float(), tokenizer, tuning)
     adapter = models.fresh_adapter(options, task_type="SEQ_CLS")
-    return Loaded(get_peft_model(base, adapter), tokenizer, Tuning(options.tuning), adapter)
+    return Loaded(get_peft_model(base, adapter), tokenizer, tuning, adapter)
 
 
 def _untrained(loaded: Loaded) -> models.Trainee:
@@ -249,7 +257,7 @@ def _untrained(loaded: Loaded) -> models.Trainee:
 def _build_trainer(
     job: Job, options: RewardOptions, loaded: Loaded, encoder: Encoder, split: data.Split
 ) -> ComparisonTrainer:
-    return ComparisonTrainer(
+    trainer = ComparisonTrainer(
         options=options,
         model=loaded.model,
         args=RewardConfig(**fitting.trainer_arguments(job, options)),
@@ -258,6 +266,10 @@ def _build_trainer(
         eval_dataset=_encode(encoder, split.held_out) if split.held_out else None,
         processing_class=loaded.tokenizer,
     )
+    if loaded.tuning is Tuning.QLORA:
+        # TRL holds all that learns in bfloat16, and the head must read what the base gives.
+        scoring.head_of(loaded.model).to(loaded.model.get_base_model().dtype)
+    return trainer
 
 
 def _encode(encoder: Encoder, rows: Sequence[data.Row]) -> Dataset:

@@ -1,4 +1,4 @@
-"""Reward models: a base model with a scalar head, and scores of token ids.
+"""Reward models: a base model, tuned in any way, with a scalar head; and scores of token ids.
 
 The head says a number of each token of a row, and the score is what it says of the completion's
 last token, which is the one that ends a turn, or the mean of what it says of the completion's.
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 from training.methods.reward import Pooling
+from training.tuning import LOW_RANK, holds_whole_model, tuning_of
 from training.worker.failures import ModelUnusable
 
 SCALE_FILE = "scores.json"
@@ -61,35 +62,43 @@ class Scale(NamedTuple):
 
 
 class RewardModel(NamedTuple):
-    """A trained reward model; `adapter` is its name on the base, which several may share."""
+    """A trained reward model; `adapter` is its name on the base, which several may share, and
+    None for one that was tuned in full."""
 
     model: Any
     scale: Scale
-    adapter: str
+    adapter: str | None
 
     def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[float]:
         """Standardised scores of completions to prompts, one a row, from their token ids."""
-        self.model.set_adapter(self.adapter)
+        if self.adapter is not None:
+            self.model.set_adapter(self.adapter)
         mean, sd, pooling = self.scale
         return [(s - mean) / sd for s in score(self.model, prompts, completions, pooling)]
 
 
-def load_reward_model(base_model: str, adapter: str) -> RewardModel:
+def load_reward_model(base_model: str, folder: str) -> RewardModel:
     """What a reward run left, on the base that it was trained on. Raises `ModelUnusable`."""
-    base = load_classifier(base_model, seed=0)
-    with _readable(adapter):
-        model = PeftModel.from_pretrained(base, adapter, adapter_name=FIRST).eval()
-        return RewardModel(model, Scale.read(Path(adapter)), FIRST)
+    with _readable(folder):
+        scale = Scale.read(Path(folder))
+        if holds_whole_model(Path(folder)):
+            return RewardModel(_read_classifier(folder), scale, None)
+        base = load_classifier(base_model, seed=0)
+        model = PeftModel.from_pretrained(base, folder, adapter_name=FIRST).eval()
+        return RewardModel(model, scale, FIRST)
 
 
-def load_second(first: RewardModel, adapter: str) -> RewardModel:
-    """Another reward model, on the same base as the first. Raises `ModelUnusable`."""
-    with _readable(adapter):
-        first.model.load_adapter(adapter, adapter_name=SECOND)
+def load_second(first: RewardModel, base_model: str, folder: str) -> RewardModel:
+    """Another reward model, on the first one's base where it can be. Raises `ModelUnusable`."""
+    with _readable(folder):
+        # Virtual tokens cannot stand beside an adapter of another kind.
+        if first.adapter is None or tuning_of(Path(folder)) not in LOW_RANK:
+            return load_reward_model(base_model, folder)
+        first.model.load_adapter(folder, adapter_name=SECOND)
         first.model.eval()
-        return RewardModel(first.model, Scale.read(Path(adapter)), SECOND)
+        return RewardModel(first.model, Scale.read(Path(folder)), SECOND)
 
 
 @contextmanager
@@ -103,20 +112,38 @@ def _readable(folder: str) -> Iterator[None]:
         ) from error
 
 
-def load_classifier(base_model: str, *, seed: int) -> PreTrainedModel:
-    """The base with a fresh head of one output. Raises `ModelUnusable`."""
-    on_gpu = torch.cuda.is_available()
+def load_classifier(base_model: str, *, seed: int, quantization: Any = None) -> PreTrainedModel:
+    """The base with a fresh head of one output. Raises `ModelUnusable`.
+
+    `quantization` is a config of transformers for weights of fewer bits.
+    """
     set_seed(seed)
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base_model, num_labels=1, dtype=torch.bfloat16 if on_gpu else torch.float32
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelUnusable(
-            "{base_model} cannot be loaded: {error}", base_model=base_model, error=error
-        ) from error
+    with _readable(base_model):
+        return _read_classifier(base_model, is_headless=True, quantization=quantization)
+
+
+def _read_classifier(
+    folder: str, *, is_headless: bool = False, quantization: Any = None
+) -> PreTrainedModel:
+    """On this machine's device, in evaluation mode; `is_headless` lets the head be drawn.
+
+    Raises what the library does, and `ValueError` for other weights that are missing.
+    """
+    on_gpu = torch.cuda.is_available()
+    more = {} if quantization is None else {"quantization_config": quantization}
+    model, found = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=1,
+        dtype=torch.bfloat16 if on_gpu else torch.float32,
+        output_loading_info=True,
+        **more,
+    )
+    drawn = {f"{HEAD}.weight"} if is_headless else set()
+    if missing := set(found["missing_keys"]) - drawn:
+        raise ValueError(f"{len(missing)} weights are missing ({min(missing)})")
     model.config.get_text_config().pad_token_id = PADDING  # which the library insists on
-    return model.to("cuda" if on_gpu else "cpu").eval()
+    # The quantising library has placed the weights already, and refuses to have them moved.
+    return (model if more else model.to("cuda" if on_gpu else "cpu")).eval()
 
 
 @torch.no_grad()
@@ -144,17 +171,20 @@ def forward(model: Any, rows: Padded, pooling: Pooling) -> Tensor:
     weights = pooling_weights(rows.mask, pooling)[:, :, None]
 
     def pool(_: nn.Module, __: Any, said: Tensor) -> Tensor:
+        # A soft prompt's virtual tokens come first, and what is said of them does not count.
+        pooled = (said[:, -weights.shape[1] :].float() * weights).sum(dim=1, keepdim=True)
         # The library reads one token, and finds the same there whichever it is.
-        return (said.float() * weights).sum(dim=1, keepdim=True).expand_as(said)
+        return pooled.expand_as(said)
 
-    with _head(model).register_forward_hook(pool):
+    with head_of(model).register_forward_hook(pool):
         logits: Tensor = model(
             input_ids=rows.ids, attention_mask=rows.attention, use_cache=False
         ).logits
     return logits.squeeze(1)
 
 
-def _head(model: Any) -> nn.Module:
+def head_of(model: Any) -> nn.Module:
+    """What gives a score of a hidden state; with an adapter, what chooses between the heads."""
     heads = (m for name, m in model.named_modules() if name.rpartition(".")[2] == HEAD)
     head: nn.Module = next(heads)  # with an adapter, what chooses between the heads comes first
     return head

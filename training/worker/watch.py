@@ -177,7 +177,7 @@ def looking(
     """
     if job.spec.watch_model is None or not every or not job.is_main:
         return None
-    second = scoring.load_second(rewarder.model, job.spec.watch_model)
+    second = scoring.load_second(rewarder.model, job.spec.base_model, job.spec.watch_model)
     judges = Judges(rewarder.model.score, second.score)
     return Looking(Watch(job, trainee, judges, every=every, asking=asking))
 

@@ -262,7 +262,9 @@ def _load_scoring_adapter(model: PeftModel, folder: Path, name: str, head: nn.Li
     """
     if tuning_of(folder) not in LOW_RANK:
         raise ModelUnusable(
-            "The reward model in {folder} was not tuned with LoRA, which PPO needs.", folder=folder
+            "The reward model in {folder} is no low-rank adapter, which PPO needs. Train one with "
+            "LoRA.",
+            folder=folder,
         )
     try:
         mean, sd, pooling = Scale.read(folder)
