@@ -17,14 +17,17 @@ from safetensors.torch import load_file
 import app
 from tests.ppo import build_reward_model
 from tests.rundirs import eval_prompts, make_run_dir, preference_rows, run_here
+from training.config import RunSpec
 from training.device import Device
 from training.loading import load_tokenizer, render_prompt
 from training.local_policy import LocalPolicy
 from training.methods import METHODS, Product
+from training.methods.sft import SFTOptions
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
+from training.worker import models
 from training.worker.scoring import load_reward_model
 
 pytestmark = pytest.mark.nightly
@@ -126,6 +129,29 @@ def test_a_base_of_four_bits_learns_an_adapter_that_is_served_on_a_whole_one(
     version = f"{method}-qlora"
     made = AdapterFolder(version, run_dir.adapter, adapter_sha256(run_dir.adapter))
     assert host.promote(made).result(TIMEOUT_S).version == version
+
+
+def test_a_base_of_four_bits_passes_on_gradients_after_it_was_used_without() -> None:
+    options = SFTOptions(tuning=Tuning.QLORA.value)
+    spec = RunSpec("r", "sft", options, str(STARTER), "p")
+    model = models.load(spec, options).wrapped().model
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    ids = torch.arange(5, 29).view(2, 12)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.train().zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    after = gradients()
+    assert before
+    for name, gradient in before.items():
+        assert torch.allclose(after[name], gradient, rtol=1e-3, atol=1e-5), name
 
 
 def test_a_reward_model_on_a_base_of_four_bits_scores_nearly_the_same_on_a_whole_one(

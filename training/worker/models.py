@@ -162,10 +162,13 @@ def load_base(folder: str, tuning: Tuning = Tuning.LORA) -> PreTrainedModel:
     """The base model on this machine's device. Raises `ModelUnusable`."""
     device, dtype = ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
     quantization = four_bits() if tuning is Tuning.QLORA else None
-    return _load(
+    model: PreTrainedModel = _load(
         lambda: loading.load_base(folder, device=device, dtype=dtype, quantization=quantization),
         folder,
     )
+    if quantization is not None:
+        keep_differentiable(model)
+    return model
 
 
 def with_adapter(base: PreTrainedModel, folder: str) -> PeftModel:
@@ -244,6 +247,18 @@ def four_bits(*unquantized: str) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=list(unquantized) or None,
     )
+
+
+def keep_differentiable(quantized: PreTrainedModel) -> None:
+    """Have a base in four bits pass on gradients also after it has been used without any.
+
+    On a processor with AVX-512 BF16, bitsandbytes lays a layer's weights out anew the first time
+    that it is used so, for an operation that has no gradient, and never lays them back: layers
+    below would learn next to nothing right from then on.
+    """
+    for module in quantized.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _load(read: Any, folder: str) -> Any:

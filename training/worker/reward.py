@@ -243,6 +243,8 @@ def _load(job: Job, options: RewardOptions) -> Loaded:
     tokenizer = loading.load_tokenizer(folder)
     quantization = models.four_bits(scoring.HEAD) if tuning is Tuning.QLORA else None
     base = scoring.load_classifier(folder, seed=job.spec.seed, quantization=quantization)
+    if quantization is not None:
+        models.keep_differentiable(base)
     if tuning is Tuning.FULL:
         # In float32 on any device, as a policy is: its steps are smaller than bfloat16 can tell.
         return Loaded(base.float(), tokenizer, tuning)
