@@ -143,10 +143,13 @@ class Launching:
         return self._outlooks.of_run(runs.get(self._store, run_id))
 
     def prepare(self, actor: Actor) -> None:
-        """A lead is looking at the Train tab: have a trainer process warm. Returns once it is, or
-        has taken too long."""
+        """A lead is at the Train tab: have a trainer process warm, or keep it so."""
         require_lead(actor, "train")
         self._runs.prepare()
+
+    def wait_prepared(self, actor: Actor) -> None:
+        """Returns once the process is warm, or has taken too long."""
+        require_lead(actor, "train")
         self._runs.wait_prepared(PREPARE_TIMEOUT_S)
 
     def starts(self, actor: Actor) -> list[Policy]:

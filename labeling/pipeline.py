@@ -151,6 +151,8 @@ class Pipeline:
         )
         state = replace(state, run_ids={**state.run_ids, method: run.id}, ended=None)
         self._write(state)
+        if state.next is not None:
+            self._runs.prepare(beside_a_run=True)
         return state
 
     def _read(self) -> PipelineState | None:

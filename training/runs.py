@@ -284,10 +284,14 @@ class RunService:
         self._announce()
         return adopted
 
-    def prepare(self) -> None:
-        """Have a process ready, so that the next launch begins to train within a second or two."""
+    def prepare(self, *, beside_a_run: bool = False) -> None:
+        """Have a process ready, so that the next launch begins to train within a second or two.
+
+        While a run is at work nothing is launched, and nothing prepared, but `beside_a_run`: for
+        who knows that another follows.
+        """
         with self._changed:
-            if self._is_closing or self._followed:
+            if self._is_closing or (self._followed and not beside_a_run):
                 return
             if self._standby is None or not self._standby.is_alive():
                 self._standby = self._start_standby()

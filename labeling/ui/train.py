@@ -189,7 +189,7 @@ class TrainTab:
         ).then(guarded(self._sessions, self.prepare), None, None, **quiet).then(**foresight)
         self.drawn.change(
             guarded(self._sessions, self.look_back), self.shown, self.came_true, **quiet
-        )
+        ).then(guarded(self._sessions, self.prepare_again), None, None, **quiet)
         self.timer.tick(
             guarded(self._sessions, self.follow, inline=self.stop_following),
             [self.shown, self.drawn, self.method],
@@ -259,6 +259,11 @@ class TrainTab:
     def prepare(self, actor: Actor) -> None:
         """A trainer is made ready while the lead looks at the options."""
         self._launching.prepare(actor)
+        self._launching.wait_prepared(actor)
+
+    def prepare_again(self, actor: Actor) -> None:
+        """A run has ended before the eyes of a lead, who may want another."""
+        self._launching.prepare(actor)
 
     def follow(self, actor: Actor, shown: str, drawn: str, method: str) -> Any:
         """The run a second later: numbers while it works, everything when its state changed."""
@@ -326,6 +331,7 @@ class TrainTab:
         known yet would be measured beside it, to the harm of both."""
         if self._launching.is_training(actor):
             return {self.outlook: gr.skip()}
+        self._launching.prepare(actor)  # Who takes time over the options finds a trainer still.
         return self.look_ahead(actor, given)
 
     def nothing_to_expect(self, _: str) -> dict[Any, Any]:

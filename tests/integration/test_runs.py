@@ -258,6 +258,20 @@ def test_a_run_directory_that_cannot_be_written_starts_nothing(lab: Lab) -> None
     assert runs.list_all(lab.store) == []
 
 
+def test_a_process_is_prepared_beside_a_run_only_for_one_that_follows(lab: Lab) -> None:
+    lab.service.release()
+    run = lab.launch()
+    lab.service.prepare()
+    assert not lab.service.is_prepared
+    lab.service.prepare(beside_a_run=True)
+    assert lab.service.wait_prepared(TIMEOUT_S)
+    lab.wait(run)
+
+    assert lab.service.is_prepared
+    assert lab.wait(lab.launch()).state is RunState.SUCCEEDED
+    assert not lab.service.is_prepared  # it was the trainer
+
+
 def test_a_prepared_process_is_let_go_when_idle(lab: Lab) -> None:
     lab.service.close()
     lab.service = lab.open_service(standby_idle_s=0.0)

@@ -24,6 +24,11 @@ class FakeRuns:
 
     def __init__(self) -> None:
         self.on_finished: list[Any] = []
+        self.prepared = 0
+
+    def prepare(self, *, beside_a_run: bool) -> None:
+        assert beside_a_run
+        self.prepared += 1
 
 
 class ScriptedLaunching:
@@ -111,6 +116,15 @@ def test_the_stages_follow_one_another_each_from_what_the_one_before_made(bench:
     assert ppo["start"] == "pol-000001"  # what the first stage made
     assert ppo["reward_run"] == "run-reward"
     assert bench.state().ended == ""
+
+
+def test_a_trainer_is_made_ready_for_each_stage_that_follows(bench: Bench) -> None:
+    bench.pipeline.start(bench.lead)
+    ready = []
+    for stage in STAGES:
+        ready.append(bench.runs.prepared)
+        bench.end(stage)
+    assert ready == [1, 2, 2]  # nothing follows the last
 
 
 def test_a_stage_that_does_not_succeed_ends_it(bench: Bench) -> None:

@@ -30,6 +30,9 @@ class WatchedRuns(ScriptedRuns):
         self.on_finished: list[Any] = []
         self.is_training = False
 
+    def prepare(self, *, beside_a_run: bool) -> None:
+        """Nothing trains."""
+
     def tell(self, run: Run) -> None:
         """As the run service does, after the store knows that the run has ended."""
         for listener in self.on_finished:
