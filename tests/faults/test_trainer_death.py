@@ -16,6 +16,7 @@ from store import policies, runs
 from store.records import Run, RunState
 from tests.forks import forked_trainers
 from tests.models import build_model
+from tests.ppo import build_reward_model
 from tests.rundirs import (
     TIMEOUT_S,
     comparison_rows,
@@ -35,6 +36,14 @@ POLL_S = 0.005
 # Comparisons of three pairs each: so many are divided between two reward models.
 ENOUGH = 112
 LONG: Mapping[str, Any] = {"epochs": 12, "save_steps": 4}
+GROUPS = {"iterations": 8, "prompts": 4, "generations": 4, "batch_size": 8, "save_steps": 2}
+FROM_SCORES: Mapping[str, Mapping[str, Any]] = {
+    "ppo": {"iterations": 8, "rollouts": 8, "minibatch_size": 4, "save_steps": 2},
+    "rloo": GROUPS,
+    "grpo": GROUPS,
+    "best_of_n": {"n": 4, "prompts": 24, "batch_size": 4, **LONG},
+    "online_dpo": {"n": 4, "prompts": 24, "batch_size": 4, "missing_eos_penalty": 0.0, **LONG},
+}
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +161,38 @@ def test_other_methods_too_have_the_very_losses_of_a_run_that_was_never_killed(
     steps = [e.data for e in EventReader(killed.events_path).read() if e.kind == "progress"]
     assert [step["first_step"] for step in steps].count(True) == 2
     assert losses(killed) == losses(undisturbed)
+
+
+@pytest.mark.parametrize("method", ["ppo", "rloo", "grpo", "best_of_n", "online_dpo"])
+def test_methods_that_learn_from_scores_too_go_on_as_if_they_had_never_been_killed(
+    model: Path, tmp_path: Path, method: str
+) -> None:
+    options: dict[str, Any] = {
+        "method": method,
+        "reward_model": build_reward_model(model, tmp_path / "reward"),
+        "eval_generations": 0,
+        "max_new_tokens": 10,
+        "tuning": "lora",
+        **FROM_SCORES[method],
+    }
+    killed, undisturbed = (make_run_dir(tmp_path / name, model, **options) for name in "ab")
+    kill_once(lambda: killed.newest_checkpoint() is not None, killed)
+
+    results = [run_here(run_dir) for run_dir in (killed, undisturbed)]
+
+    assert [result.state for result in results] == [Outcome.SUCCEEDED] * 2, killed.log_tail(40)
+    found, expected = (measured(run_dir) for run_dir in (killed, undisturbed))
+    assert len(expected) > 1
+    assert found == expected
+    events = EventReader(killed.events_path).read()
+    assert [e.data["name"] for e in events if e.kind == "phase"].count("loading") == 2
+    assert [e.data["step"] for e in events if e.kind == "metrics"].count(1) == 1  # it went on
+
+
+def measured(run_dir: RunDir) -> dict[int, Mapping[str, Any]]:
+    """What was told of each step, the last time that it was taken."""
+    events = [e.data for e in EventReader(run_dir.events_path).read() if e.kind == "metrics"]
+    return {data["step"]: data for data in events}
 
 
 def test_a_reward_run_that_died_at_its_second_model_leaves_both(
