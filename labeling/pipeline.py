@@ -103,6 +103,7 @@ class Pipeline:
             if state is None or not state.is_active:
                 raise Conflict("There is no pipeline under way.")
             self._write(replace(state, ended="stopped"))
+        self._runs.release()
 
     def catch_up(self) -> None:
         """At start: go on where a run ended while nobody listened."""
@@ -112,6 +113,8 @@ class Pipeline:
         run = runs.get(self._store, state.run_ids[state.current])
         if run.state.is_final:
             self._on_finished(run, policies.of_run(self._store, run.id))
+        elif state.next is not None:
+            self._runs.prepare(beside_a_run=True)
 
     def _on_finished(self, run: Run, _policy: Policy | None) -> None:
         with self._deciding:

@@ -288,15 +288,22 @@ class RunService:
         """Have a process ready, so that the next launch begins to train within a second or two.
 
         While a run is at work nothing is launched, and nothing prepared, but `beside_a_run`: for
-        who knows that another follows.
+        who knows that another follows. Where no process can be started, the launch will say so.
         """
         with self._changed:
             if self._is_closing or (self._followed and not beside_a_run):
                 return
-            if self._standby is None or not self._standby.is_alive():
-                self._standby = self._start_standby()
-            self._standby.idle_until = time.monotonic() + self._standby_idle_s
+            try:
+                if self._standby is None or not self._standby.is_alive():
+                    self._standby = self._start_standby()
+            except OSError as error:
+                log.warning("No trainer stands by: %s", error)
+                return
+            self._stay_ready(self._standby)
         self._wake.set()
+
+    def _stay_ready(self, standby: _Standby) -> None:
+        standby.idle_until = time.monotonic() + self._standby_idle_s
 
     @property
     def is_training(self) -> bool:
@@ -587,6 +594,8 @@ class RunService:
             result=asdict(result) if result else None,
         )
         del self._followed[followed.run_id]
+        if self._standby is not None:
+            self._stay_ready(self._standby)  # However long the run took: what follows is to come.
         if followed.child is None and followed.pid is not None:
             process.reap(followed.pid)
         self._ended.append((runs.get(self._store, followed.run_id), policy))

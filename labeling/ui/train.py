@@ -331,8 +331,9 @@ class TrainTab:
         known yet would be measured beside it, to the harm of both."""
         if self._launching.is_training(actor):
             return {self.outlook: gr.skip()}
+        told = self.look_ahead(actor, given)
         self._launching.prepare(actor)  # Who takes time over the options finds a trainer still.
-        return self.look_ahead(actor, given)
+        return told
 
     def nothing_to_expect(self, _: str) -> dict[Any, Any]:
         """Nobody has asked: what stands in the way is said to who presses the button."""

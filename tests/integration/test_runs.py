@@ -272,6 +272,33 @@ def test_a_process_is_prepared_beside_a_run_only_for_one_that_follows(lab: Lab) 
     assert not lab.service.is_prepared  # it was the trainer
 
 
+def test_what_is_prepared_beside_a_long_run_is_there_when_it_ends(lab: Lab) -> None:
+    lab.service.close()
+    lab.service = lab.open_service(standby_idle_s=1.0)
+    found = []
+    lab.service.on_finished.append(lambda *_: found.append(lab.service.is_prepared))
+    run = lab.launch(epochs=20)
+    lab.service.prepare(beside_a_run=True)
+    prepared_at = time.monotonic()
+    lab.wait(run)
+    assert time.monotonic() > prepared_at + 1.0
+    lab.wait_until(lambda: bool(found))
+    assert found == [True]
+
+
+def test_a_process_that_cannot_be_prepared_is_missed_by_nobody(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    lab.service.release()
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "start", fail)
+        lab.service.prepare()
+    assert not lab.service.is_prepared
+
+
 def test_a_prepared_process_is_let_go_when_idle(lab: Lab) -> None:
     lab.service.close()
     lab.service = lab.open_service(standby_idle_s=0.0)

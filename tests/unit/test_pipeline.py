@@ -30,6 +30,9 @@ class FakeRuns:
         assert beside_a_run
         self.prepared += 1
 
+    def release(self) -> None:
+        self.prepared = 0
+
 
 class ScriptedLaunching:
     """Records what is launched; each run stands in a real store."""
