@@ -37,7 +37,7 @@ from training.proportions import UNKNOWN
 from training.report_page import Beside
 from training.rundir import RunDir
 from training.runs import RunService
-from training.tuning import Tuning, check_continues, tuning_of
+from training.tuning import LOW_RANK, Tuning, check_continues, tuning_of
 
 LOG_LINES = 80
 PREPARE_TIMEOUT_S = 60.0
@@ -368,7 +368,7 @@ class Launching:
             is_scored=True,
             meets_base=parent.adapter_path is not None,
             is_watched=method.needs_reward_model and _watch_model(scorer) is not None,
-            is_whole=reward_models.tuning_of(scorer) is Tuning.FULL,
+            is_apart=reward_models.tuning_of(scorer) not in LOW_RANK,
         )
 
     def _scorer(self, method: Method, run_id: str | None) -> Run | None:

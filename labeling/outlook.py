@@ -24,7 +24,7 @@ from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
 from training.runs import RunService
-from training.tuning import holds_whole_model
+from training.tuning import LOW_RANK, tuning_of
 
 # Of the newest completions, from which the length of responses is told.
 MEASURED_RESPONSES = 400
@@ -185,8 +185,12 @@ def company_of(spec: Mapping[str, Any]) -> Company:
         is_scored=is_scored,
         meets_base=is_scored and bool(spec.get("parent_adapter")),
         is_watched=bool(spec.get("watch_model")),
-        is_whole=is_scored and holds_whole_model(Path(spec["reward_model"])),
+        is_apart=is_scored and _is_apart(Path(spec["reward_model"])),
     )
+
+
+def _is_apart(reward_model: Path) -> bool:
+    return reward_model.is_dir() and tuning_of(reward_model) not in LOW_RANK
 
 
 def with_responses(prompts: Lengths, written: Written | None) -> Lengths:

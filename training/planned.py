@@ -60,13 +60,13 @@ class Company(NamedTuple):
 
     With `is_scored` a reward model scores what both policies answer to test prompts, and with
     `meets_base` what the base model answers too. With `is_watched` a second one looks on. With
-    `is_whole` they are models tuned in full, and share no base.
+    `is_apart` these two share no base, as only those do that were tuned with low rank.
     """
 
     is_scored: bool = False
     meets_base: bool = False
     is_watched: bool = False
-    is_whole: bool = False
+    is_apart: bool = False
 
 
 ALONE = Company()

@@ -301,8 +301,8 @@ def held_in_turn(run: PlannedRun, drawing: float, learning: float) -> float:
 
 def reward_model_bytes(run: PlannedRun) -> float:
     """Of a second base with an adapter, or two of them, all held and none of them trained; or of
-    as many whole models."""
+    a base for either."""
     whole, held = run.costs.number_bytes * run.shape.parameters, 1 + run.is_watched
-    if run.company.is_whole:
+    if run.company.is_apart:
         return held * whole
     return whole + held * WEIGHT_BYTES * run.costs.adapter

@@ -325,8 +325,8 @@ def test_reward_models_that_were_tuned_in_full_share_no_base() -> None:
     def held(**company: bool) -> float:
         return foretold("rloo", shape=LLAMA_8B, company=Company(**company)).memory.reward_model
 
-    assert held(is_whole=True) < held()
-    assert held(is_whole=True, is_watched=True) == 2 * held(is_whole=True)
+    assert held(is_apart=True) < held()
+    assert held(is_apart=True, is_watched=True) == 2 * held(is_apart=True)
 
 
 def test_a_reward_model_has_no_reference_and_a_soft_prompt_costs_each_sequence() -> None:
