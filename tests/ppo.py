@@ -17,6 +17,8 @@ from tests.gold import score
 from training.config import RunSpec
 from training.loading import load_tokenizer, render_prompt
 from training.methods.ppo import PPOOptions
+from training.methods.reward import RewardOptions
+from training.tuning import Tuning
 from training.worker import models
 from training.worker.data import Row
 from training.worker.job import StopRequest
@@ -71,25 +73,21 @@ def build_reward_model(
     sd: float = 1.0,
     pooling: str | None = "last",
     rank: int = 4,
-    use_dora: bool = False,
+    tuning: Tuning = Tuning.LORA,
 ) -> Path:
-    """A reward run's adapter with random weights, and the scale of its scores.
+    """What a reward run leaves, with random weights, and the scale of its scores.
 
     Without a `pooling` it is one of the first, which did not say theirs.
     """
+    options = RewardOptions(tuning=tuning.value, lora_r=rank, lora_alpha=2 * rank, virtual_tokens=4)
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = get_peft_model(
-            _classifier(base),
-            LoraConfig(
-                r=rank,
-                lora_alpha=2 * rank,
-                target_modules="all-linear",
-                init_lora_weights=False,
-                use_dora=use_dora,
-                task_type="SEQ_CLS",
-            ),
-        )
+        model = _classifier(base)
+        if tuning is not Tuning.FULL:
+            config = models.fresh_adapter(options, task_type="SEQ_CLS")
+            if isinstance(config, LoraConfig):
+                config.init_lora_weights = False
+            model = get_peft_model(model, config)
     model.save_pretrained(folder)
     told = {"mean": mean, "sd": sd} | ({"pooling": pooling} if pooling else {})
     (folder / "scores.json").write_text(json.dumps(told))

@@ -22,6 +22,7 @@ from tests.ppo import (
     mean_of_classifier_scores,
     share_base,
 )
+from training.tuning import Tuning
 from training.worker.failures import Cancelled, Diverged, ModelUnusable
 from training.worker.job import StopRequest
 from training.worker.ppo.learner import Learner
@@ -161,7 +162,7 @@ def test_rewards_are_those_of_the_library_s_classifier(
 
 
 def test_a_reward_model_by_dora_is_read_and_begins_the_values(base: Path, tmp_path: Path) -> None:
-    folder = build_reward_model(base, tmp_path / "reward", use_dora=True)
+    folder = build_reward_model(base, tmp_path / "reward", tuning=Tuning.DORA)
     shared = share_base(base, reward=folder)
     found = shared.rewards(tokens())
     expected = load_reward_model(str(base), str(folder)).score(PROMPTS, COMPLETIONS)

@@ -22,12 +22,13 @@ from training.device import Device
 from training.loading import load_tokenizer, render_prompt
 from training.local_policy import LocalPolicy
 from training.methods import METHODS, Product
+from training.methods.reward import RewardOptions
 from training.methods.sft import SFTOptions
 from training.policy import AdapterFolder, GenerationRequest, SamplingParams, adapter_sha256
 from training.policy_host import PolicyHost
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
-from training.worker import models
+from training.worker import models, reward
 from training.worker.scoring import load_reward_model
 
 pytestmark = pytest.mark.nightly
@@ -176,18 +177,29 @@ def test_a_reward_model_on_a_base_of_four_bits_scores_nearly_the_same_on_a_whole
 
 
 @pytest.mark.parametrize(("method", "tuning"), offered(Product.REWARD_MODEL))
-def test_a_reward_model_has_moved_and_scores_the_same_when_it_is_loaded(
-    tmp_path: Path, method: str, tuning: str
+def test_a_reward_model_has_moved_and_ranks_as_it_did_when_it_is_loaded(
+    tmp_path: Path, method: str, tuning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir, result = teach(tmp_path / "run", method, tuning, None)
+    rank, held_out = reward._rank, []
+
+    def listen(model: Any, rows: Any, options: Any) -> Any:
+        held_out.append(rows)
+        return rank(model, rows, options)
+
+    monkeypatch.setattr(reward, "_rank", listen)
+    run_dir, result = teach(tmp_path / "run", method, tuning, None, patience=1)
     _, still = teach(tmp_path / "still", method, tuning, None, learning_rate=1e-8)
-    rows = [[5, 9, 30], [7]], [[32, 33], [50, 51, 52, 2]]
-    first, second = (load_reward_model(str(STARTER), str(run_dir.adapter)) for _ in range(2))
+    loaded = load_reward_model(str(STARTER), str(run_dir.adapter))
 
     told = result.report["reward_model"]
     assert told["accuracy"] > 0.5
     assert told["loss"] < still.report["reward_model"]["loss"]
-    assert first.score(*rows) == second.score(*rows)
+    options = run_dir.read_spec().options
+    assert isinstance(options, RewardOptions)
+    again = rank(loaded.model, held_out[0], options)
+    assert again is not None
+    for name in ("accuracy", "loss", "score_mean", "score_sd"):
+        assert again[name] == pytest.approx(told[name], abs=1e-5), name
     moved, unmoved = (weights_of(tmp_path / name / "adapter") for name in ("run", "still"))
     assert moved
     assert all((moved[name] - unmoved[name]).abs().max() > 1e-4 for name in moved)

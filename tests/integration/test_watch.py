@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.models import build_model
 from tests.ppo import OPTIONS, build_reward_model, share_base
@@ -14,9 +15,11 @@ from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preferenc
 from training.events import EventReader, EventWriter
 from training.generation import FinishReason, Output
 from training.loading import stop_token_ids
+from training.methods.reward import Pooling
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
-from training.worker import watch
+from training.tuning import Tuning
+from training.worker import scoring, watch
 from training.worker.job import Job, StopRequest
 from training.worker.scoring import load_reward_model, load_second
 from training.worker.watch import Judges, Watch
@@ -291,9 +294,10 @@ def test_only_whole_responses_are_scored(tmp_path: Path, base: Path) -> None:
     assert all(ids[-1] in stops for ids in scored)
 
 
-def test_rloo_is_watched_between_its_steps(
-    tmp_path: Path, base: Path, reward: Path, second: Path
-) -> None:
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT, Tuning.FULL])
+def test_rloo_is_watched_between_its_steps(tmp_path: Path, base: Path, tuning: Tuning) -> None:
+    reward = build_reward_model(base, tmp_path / "reward", tuning=tuning, mean=1.0)
+    second = build_reward_model(base, tmp_path / "second", tuning=tuning, sd=2.0)
     run_dir = make_run_dir(
         tmp_path / "rloo",
         base,
@@ -307,6 +311,7 @@ def test_rloo_is_watched_between_its_steps(
         generations=2,
         batch_size=4,
         max_new_tokens=10,
+        sample_tokens=3,  # too few to come to an end
         watch_steps=3,
         learning_rate=0.01,
     )
@@ -317,3 +322,59 @@ def test_rloo_is_watched_between_its_steps(
     assert told[0].held_out_kl == pytest.approx(0, abs=1e-4)
     assert told[-1].proxy_reward == pytest.approx(result.report["reward"]["after"], abs=1e-4)
     assert told[-1].watch_reward == pytest.approx((told[-1].proxy_reward + 1) / 2, abs=1e-4)
+
+
+def test_a_watch_that_the_device_has_no_memory_for_costs_the_run_nothing_else(
+    tmp_path: Path, base: Path, reward: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scoring, "load_second", full)
+    run_dir = make_run_dir(
+        tmp_path / "run",
+        base,
+        method="rloo",
+        rows=[{"prompt": row["prompt"]} for row in preference_rows(8)],
+        reward_model=reward,
+        watch_model=second,
+        iterations=1,
+        prompts=2,
+        generations=2,
+        batch_size=4,
+        max_new_tokens=10,
+        eval_generations=0,
+    )
+    ran(run_dir)
+
+    told = [
+        e.data["message"] for e in EventReader(run_dir.events_path).read() if e.kind == "warning"
+    ]
+    assert any("no memory for the second reward model" in message for message in told)
+
+
+@pytest.mark.parametrize("tuning", [Tuning.LORA, Tuning.PREFIX, Tuning.PROMPT])
+def test_a_row_is_scored_by_as_many_of_its_last_tokens_as_the_model_reads(
+    tmp_path: Path, tuning: Tuning
+) -> None:
+    base = build_model(tmp_path / "model", "gpt2", context=32)
+    model = load_reward_model(
+        str(base), str(build_reward_model(base, tmp_path / "reward", tuning=tuning))
+    )
+    room = 32 if tuning is Tuning.LORA else 28
+    row = [5 + n % 40 for n in range(32)]
+
+    whole = model.score([row[:20]], [row[20:]])
+    assert whole == model.score([row[32 - room : 20]], [row[20:]])
+    assert model.score([row[:2]], [row[2:]]) == model.score([[]], [row[-room:]])
+
+
+def test_the_head_of_a_base_in_bfloat16_learns_in_float32(base: Path) -> None:
+    model = scoring.load_classifier(str(base), seed=0).to(torch.bfloat16)
+    head = scoring.head_of(model).float()
+    rows = scoring.Padded.of([[5, 9], [7]], [[30, 2], [50, 51]])
+
+    scores = scoring.forward(model, rows, Pooling.MEAN)
+    (gradient,) = torch.autograd.grad(scores.sum(), list(head.parameters()))
+    assert gradient.dtype == torch.float32
+    assert gradient.any()

@@ -98,7 +98,11 @@ class Trainee:
     def take(self, folder: Path) -> None:
         """Become what `save` has written there."""
         if self.tuning is Tuning.FULL:
-            whole = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
+            whole, found = type(self.model).from_pretrained(
+                folder, dtype=self.model.dtype, output_loading_info=True
+            )
+            if missing := found["missing_keys"]:
+                raise _not_set_up(f"{min(missing)} is missing")
             self.model.load_state_dict(whole.state_dict())
         else:
             weights = load_peft_weights(str(folder), device=str(self.model.device))
@@ -264,6 +268,8 @@ def keep_differentiable(quantized: PreTrainedModel) -> None:
 def _load(read: Any, folder: str) -> Any:
     try:
         return read()
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, and not the files'
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnusable(
             "{folder} cannot be loaded: {error}", folder=folder, error=error

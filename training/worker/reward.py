@@ -268,9 +268,7 @@ def _build_trainer(
         eval_dataset=_encode(encoder, split.held_out) if split.held_out else None,
         processing_class=loaded.tokenizer,
     )
-    if loaded.tuning is Tuning.QLORA:
-        # TRL holds all that learns in bfloat16, and the head must read what the base gives.
-        scoring.head_of(loaded.model).to(loaded.model.get_base_model().dtype)
+    scoring.head_of(loaded.model).float()  # TRL holds all that learns beside four bits in bfloat16
     return trainer
 
 

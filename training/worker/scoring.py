@@ -18,6 +18,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
+from training.loading import context_length
 from training.methods.reward import Pooling
 from training.tuning import LOW_RANK, holds_whole_model, tuning_of
 from training.worker.failures import ModelUnusable
@@ -72,11 +73,27 @@ class RewardModel(NamedTuple):
     def score(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Standardised scores of completions to prompts, one a row, from their token ids."""
+        """Standardised scores of completions to prompts, one a row, from their token ids.
+
+        Of a row that is longer than the model reads, the beginning is left out: virtual tokens
+        leave less room than the policy has.
+        """
         if self.adapter is not None:
             self.model.set_adapter(self.adapter)
+        context = context_length(self.model)
+        if context is not None:
+            ends = [_last(context, *row) for row in zip(prompts, completions, strict=True)]
+            prompts, completions = [p for p, _ in ends], [c for _, c in ends]
         mean, sd, pooling = self.scale
         return [(s - mean) / sd for s in score(self.model, prompts, completions, pooling)]
+
+
+def _last(
+    count: int, prompt: Sequence[int], completion: Sequence[int]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The same row without its first tokens, where it has more than `count`."""
+    kept = completion[-count:]
+    return prompt[max(0, len(prompt) + len(kept) - count) :], kept
 
 
 def load_reward_model(base_model: str, folder: str) -> RewardModel:
@@ -106,6 +123,8 @@ def _readable(folder: str) -> Iterator[None]:
     """Inside, what is wrong with the files of an adapter becomes `ModelUnusable`."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, and not the files'
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnusable(
             "{folder} cannot be loaded: {error}", folder=folder, error=error
@@ -142,6 +161,7 @@ def _read_classifier(
     if missing := set(found["missing_keys"]) - drawn:
         raise ValueError(f"{len(missing)} weights are missing ({min(missing)})")
     model.config.get_text_config().pad_token_id = PADDING  # which the library insists on
+    head_of(model).float()  # its steps are smaller than bfloat16 can tell
     # The quantising library has placed the weights already, and refuses to have them moved.
     return (model if more else model.to("cuda" if on_gpu else "cpu")).eval()
 
@@ -176,7 +196,13 @@ def forward(model: Any, rows: Padded, pooling: Pooling) -> Tensor:
         # The library reads one token, and finds the same there whichever it is.
         return pooled.expand_as(said)
 
-    with head_of(model).register_forward_hook(pool):
+    head = head_of(model)
+    dtype = next(head.parameters()).dtype
+
+    def read(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        return (given[0].to(dtype),)
+
+    with head.register_forward_pre_hook(read), head.register_forward_hook(pool):
         logits: Tensor = model(
             input_ids=rows.ids, attention_mask=rows.attention, use_cache=False
         ).logits

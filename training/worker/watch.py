@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.events import EventKind, EventReader
@@ -177,7 +178,14 @@ def looking(
     """
     if job.spec.watch_model is None or not every or not job.is_main:
         return None
-    second = scoring.load_second(rewarder.model, job.spec.base_model, job.spec.watch_model)
+    try:
+        second = scoring.load_second(rewarder.model, job.spec.base_model, job.spec.watch_model)
+    except torch.OutOfMemoryError:
+        job.warn(
+            "The device has no memory for the second reward model, which watches for "
+            "over-optimisation. The run goes on without."
+        )
+        return None
     judges = Judges(rewarder.model.score, second.score)
     return Looking(Watch(job, trainee, judges, every=every, asking=asking))
 
