@@ -492,7 +492,7 @@ def test_the_page_says_that_a_response_is_written_again_and_gives_up_with_the_me
     note = page.locator("#ws-arena [data-part=note_text]")
     expect(note).to_have_text("Response B is written again.")
     assert [text.strip() for text in shown(page)] == ["One half", ""]
-    page.unroute("**/stream")
+    # What is routed last comes first: at no moment may the page reach the server's own stream.
     problem = json.dumps({"problem": "failed", "text": ""}) + "\n"
     page.route("**/api/arena/conversations/*", lambda route: route.fulfill(status=404, json={}))
     page.route("**/stream", lambda route: route.fulfill(body=problem))
