@@ -113,8 +113,6 @@ class Pipeline:
         run = runs.get(self._store, state.run_ids[state.current])
         if run.state.is_final:
             self._on_finished(run, policies.of_run(self._store, run.id))
-        elif state.next is not None:
-            self._runs.prepare(beside_a_run=True)
 
     def _on_finished(self, run: Run, _policy: Policy | None) -> None:
         with self._deciding:

@@ -60,7 +60,7 @@ class Company(NamedTuple):
 
     With `is_scored` a reward model scores what both policies answer to test prompts, and with
     `meets_base` what the base model answers too. With `is_watched` a second one looks on. With
-    `is_apart` these two share no base, as only those do that were tuned with low rank.
+    `is_apart` each of these two has a base of its own: only low-rank adapters share one.
     """
 
     is_scored: bool = False
