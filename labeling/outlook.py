@@ -20,6 +20,7 @@ from store.training_data import Kind
 from training.estimate import Company, Estimate, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
 from training.loading import ModelLoadError
+from training.measurements import rows_given
 from training.methods import METHODS, LearnsFrom, Method
 from training.options import MethodOptions, SpecError
 from training.rundir import RunDir
@@ -102,18 +103,16 @@ class Outlooks:
         if kept := kept_estimate(RunDir(Path(run.folder))):
             return kept
         method = METHODS.get(run.method)
-        counted = ((run.result or {}).get("report") or {}).get("data") or {}
-        if method is None or "train" not in counted:
+        report = (run.result or {}).get("report") or {}
+        if method is None or not rows_given(report):
             return None
         try:
             options = method.options.parsed(run.spec["options"])
             look = self._look(method, options)
         except (SpecError, ModelLoadError):
             return None  # What the run was given is not to be had any more.
-        if method.learns_from is LearnsFrom.PROMPTS:
-            number = look.facts.rows  # a run asks some of them, as its options say
-        else:
-            number = int(counted["train"]) + int(counted["held_out"])
+        asks = method.learns_from is LearnsFrom.PROMPTS  # some of all, as its options say
+        number = look.facts.rows if asks else rows_given(report)
         rows = self._rows(method, look, number, self._general_of(run))
         return self._estimate(method, options, rows, company_of(run.spec))
 

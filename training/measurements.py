@@ -45,6 +45,13 @@ class Measurement(NamedTuple):
     high: float | None = None
 
 
+def rows_given(report: Mapping[str, Any]) -> int:
+    """How many rows a run was given; a reward model learns several of them as one comparison."""
+    counts = report.get("data") or {}
+    learned_and_held_out = sum(int(counts.get(name) or 0) for name in ("train", "held_out"))
+    return int(counts.get("pairs") or learned_and_held_out)
+
+
 def measurements(report: Mapping[str, Any]) -> list[Measurement]:
     """What a result's report holds, the most telling first."""
     found: list[Measurement] = []

@@ -18,7 +18,7 @@ from training.blind import Blind, Standing, all_verdicts, by_distance
 from training.config import RunSpec
 from training.estimate import Estimate
 from training.events import Event, EventKind, series
-from training.measurements import Measurement, Unit, measurements, notes, plain
+from training.measurements import Measurement, Unit, measurements, notes, plain, rows_given
 from training.methods import method_named
 from training.overoptimization import Look, looks
 from training.verdicts import Verdict
@@ -186,12 +186,10 @@ def _asked(spec: RunSpec, report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _own_options(spec: RunSpec, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Options that are not those of the preset for this much data."""
-    counts = report.get("data") or {}
-    rows = sum(int(counts.get(name) or 0) for name in ("train", "held_out"))
     given = asdict(spec.options)
     usual = asdict(
         spec.options.preset(
-            rows,
+            rows_given(report),
             parameters=(report.get("environment") or {}).get("parameters"),
             tuning=str(given.get("tuning")),
         )

@@ -35,7 +35,7 @@ PARAMETERS = 2_600_000
 MAX_NEW_TOKENS = 128
 DRAWN_AT_ONCE = 500
 # What a reward run's defaults leave the first model of what it is given.
-TAUGHT_SHARE = 0.85 * 0.7
+TAUGHT_SHARE = 0.85 * 0.5
 PPO_PROMPTS = 256
 # A score read in the middle of a text is no score (19 SD was seen): all that do not end get the
 # same, as in Ziegler et al. 2019.

@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-pairs", type=int, default=300, help="to rank in gold order")
     parser.add_argument("--noise", type=float, default=1.0, help="gold points that blur a verdict")
     parser.add_argument(
-        "--watch-share", type=float, default=0.3, help="of the conversations, for a second model"
+        "--watch-share", type=float, default=0.5, help="of the conversations, for a second model"
     )
     parser.add_argument("--seed", type=int, default=0)
 

@@ -15,6 +15,7 @@ from tests.rundirs import comparison_rows, eval_prompts, make_run_dir, preferenc
 from training.events import EventReader, EventWriter
 from training.generation import FinishReason, Output
 from training.loading import stop_token_ids
+from training.measurements import rows_given
 from training.methods.reward import Pooling
 from training.overoptimization import Look, looks
 from training.rundir import Outcome, RunDir, RunResult
@@ -76,8 +77,10 @@ def test_no_conversation_teaches_both_models(
         for found in (run_dir, RunDir(run_dir.watch))
     )
     assert learned.isdisjoint(watched)
-    assert 0.15 < len(watched) / len(learned | watched) < 0.45
-    assert result.report["data"]["train"] == len(learned)
+    assert 0.4 < len(watched) / len(learned | watched) < 0.6
+    counts = result.report["data"]
+    assert (counts["train"], counts["second_model"]) == (len(learned), len(watched))
+    assert rows_given(result.report) == len(rows)
 
 
 def test_both_are_reward_models_of_one_base_and_differ(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.events import Event
 from training.measurements import plain
 from training.messages import Message
 from training.methods.dpo import DPOOptions
+from training.methods.reward import RewardOptions
 from training.overoptimization import Look
 from training.proportions import win_rate
 from training.report_page import HEIGHT, WIDTH, Beside, render
@@ -237,6 +238,15 @@ def test_only_options_that_differ_from_the_preset_are_told() -> None:
     told = outline(page).text
     assert "0.5 (preset: 0.1)" in told
     assert sum("(preset: " in text for text in told) == 1
+
+
+def test_the_preset_of_a_divided_reward_run_is_that_of_all_its_rows() -> None:
+    usual = RewardOptions.preset(1100, parameters=None, tuning="lora")
+    counts = {"train": 250, "held_out": 50, "second_model": 250, "pairs": 1100}
+    spec = replace(make_spec(), method="reward", options=usual)
+    page = render(spec, EVENTS, {**make_report(), "data": counts})
+
+    assert sum("(preset: " in text for text in outline(page).text) == 0
 
 
 def test_a_curve_stays_within_its_frame_and_a_level_one_lies_in_the_middle() -> None:

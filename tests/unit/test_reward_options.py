@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from training.methods.kto import KTOOptions
 from training.methods.reward import RewardOptions
 
 
-@pytest.mark.parametrize(("rows", "share"), [(299, 0.0), (300, 0.3), (5000, 0.3)])
-def test_few_rows_are_not_divided(rows: int, share: float) -> None:
-    assert RewardOptions(watch_share=0.3).divided_share(rows) == share
+@pytest.mark.parametrize(("rows", "share"), [(299, 0.0), (300, 0.5), (5000, 0.5)])
+def test_the_second_model_gets_half_unless_there_are_few(rows: int, share: float) -> None:
+    assert RewardOptions().divided_share(rows) == share
+
+
+@pytest.mark.parametrize(
+    ("rows", "learned"), [(150, 150), (299, 299), (300, 150), (1500, 750), (3000, 1500)]
+)
+def test_defaults_suit_what_the_first_model_is_left(rows: int, learned: int) -> None:
+    found = RewardOptions.preset(rows, parameters=2_600_000, tuning="lora")
+    usual = KTOOptions.preset(learned, parameters=2_600_000, tuning="lora")
+    assert (found.batch_size, found.epochs > 1) == (usual.batch_size, learned <= 1000)
+
+
+def test_halves_are_learned_alike() -> None:
+    for rows in (300, 1500, 3000):
+        first = RewardOptions.preset(rows, parameters=2_600_000, tuning="lora")
+        assert replace(first.of_second(rows // 2), trackers=first.trackers) == first
 
 
 def test_the_second_model_sees_its_fewer_rows_as_often_as_suits_them() -> None:

@@ -55,7 +55,7 @@ class RewardOptions(ProcessOptions, TrainerOptions):
         help="Keeps the scores around 0, so that those of different prompts can be compared.",
     )
     watch_share: float = option(
-        0.3,
+        0.5,
         minimum=0.0,
         maximum=0.5,
         label="Share for the watch",
@@ -71,9 +71,15 @@ class RewardOptions(ProcessOptions, TrainerOptions):
         """The share of so many rows to learn from that is really kept for the second model."""
         return self.watch_share if rows >= self.FEWEST_TO_DIVIDE else 0.0
 
+    @classmethod
+    def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:
+        """Defaults for what so many rows leave the first model, where they are divided."""
+        learned = rows - round(rows * cls().divided_share(rows))
+        return super().preset(learned, parameters=parameters, tuning=tuning)
+
     def of_second(self, rows: int) -> Self:
-        """The second model's: as often and in as small batches as suit its fewer rows."""
-        usual = self.preset(rows, parameters=None, tuning=self.tuning)
+        """The second model's: as often and in as small batches as suit its rows."""
+        usual = super().preset(rows, parameters=None, tuning=self.tuning)
         return replace(
             self,
             epochs=max(self.epochs, usual.epochs),

@@ -50,14 +50,18 @@ def train(job: Job) -> Mapping[str, Any]:
     """
     options = job.spec.options
     assert isinstance(options, RewardOptions)
-    split, watched = _divide(job, options, fitting.read_split(job, options))
+    whole = fitting.read_split(job, options)
+    split, watched = _divide(job, options, whole)
     learned = _learn(job, options, split)
     people = {"agreement": job.spec.agreement, "agreement_pairs": job.spec.agreement_pairs}
     ranked = learned.ranked and {**learned.ranked, **people}
-    report = {**learned.report, "reward_model": ranked}
+    counts = {**learned.report["data"], "pairs": len(whole.train) + len(whole.held_out)}
+    report = {**learned.report, "data": counts, "reward_model": ranked}
     if watched.train:
         job.enter_phase("watch")
-        report["watch_model"] = _train_watch(job, options, watched)
+        second = _train_watch(job, options, watched)
+        report["watch_model"] = second.ranked
+        counts["second_model"] = second.report["data"]["train"]
     return report
 
 
@@ -88,8 +92,8 @@ def _divide(job: Job, options: RewardOptions, whole: data.Split) -> tuple[data.S
     return whole._replace(train=learned), whole._replace(train=watched)
 
 
-def _train_watch(job: Job, options: RewardOptions, split: data.Split) -> dict[str, Any] | None:
-    """Leave the second model in the run's `watch/`, as a run leaves one; how it ranks pairs."""
+def _train_watch(job: Job, options: RewardOptions, split: data.Split) -> Learned:
+    """Leave the second model in the run's `watch/`, as a run leaves one."""
     gc.collect()  # A trainer refers to itself: without this, two base models would be held.
     run_dir = RunDir(job.run_dir.watch)
     run_dir.path.mkdir(exist_ok=True)
@@ -102,7 +106,7 @@ def _train_watch(job: Job, options: RewardOptions, split: data.Split) -> dict[st
     )
     if job.is_main:
         run_dir.seal_adapter()
-    return learned.ranked
+    return learned
 
 
 def _learn(job: Job, options: RewardOptions, split: data.Split) -> Learned:
