@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 import app
@@ -18,6 +19,7 @@ from tests.ppo import build_reward_model
 from tests.rundirs import eval_prompts, make_run_dir, preference_rows, run_here
 from training.config import RunSpec
 from training.device import Device
+from training.loading import load_base, load_fine_tuned
 from training.local_policy import LocalPolicy
 from training.methods import METHODS, Product
 from training.methods.reward import RewardOptions
@@ -26,7 +28,7 @@ from training.policy import AdapterFolder, GenerationRequest, SamplingParams, ad
 from training.policy_host import PolicyHost
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
-from training.worker import models, reward
+from training.worker import answers, models, reward
 from training.worker.scoring import load_reward_model
 
 pytestmark = pytest.mark.nightly
@@ -70,6 +72,38 @@ def host() -> Iterator[PolicyHost]:
     host.close()
 
 
+def logits(model: Any) -> torch.Tensor:
+    """What the model says of a few tokens, (2, 12, vocabulary)."""
+    was_training = model.training
+    with torch.no_grad():
+        said: torch.Tensor = model.eval()(input_ids=torch.arange(5, 29).view(2, 12)).logits
+    model.train(was_training)
+    return said
+
+
+def logits_in_training(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Those of each policy in training, once it has been trained."""
+    said: list[torch.Tensor] = []
+
+    def listen(trainee: models.Trainee, *others: Any) -> Any:
+        said.append(logits(trainee.model))
+        return COMPARE(trainee, *others)
+
+    monkeypatch.setattr(answers, "compare_answers", listen)
+    return said
+
+
+COMPARE = answers.compare_answers
+
+
+def loaded(run_dir: RunDir) -> Any:
+    """The policy that a run has left, from its folder alone."""
+    base = load_base(STARTER)
+    if tuning_of(run_dir.adapter) is Tuning.FULL:
+        return load_fine_tuned(run_dir.adapter, base)
+    return PeftModel.from_pretrained(base, str(run_dir.adapter))
+
+
 def teach(
     folder: Path, method: str, tuning: str, reward_model: Path | None, **options: Any
 ) -> tuple[RunDir, RunResult]:
@@ -95,12 +129,19 @@ def teach(
 
 @pytest.mark.parametrize(("method", "tuning"), offered(Product.POLICY))
 def test_a_policy_has_moved_and_says_when_it_is_live_what_it_said_to_its_trainer(
-    tmp_path: Path, reward_model: Path, host: PolicyHost, method: str, tuning: str
+    tmp_path: Path,
+    reward_model: Path,
+    host: PolicyHost,
+    method: str,
+    tuning: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    trained = logits_in_training(monkeypatch)
     run_dir, result = teach(tmp_path / "run", method, tuning, reward_model)
     shown = result.report["generations"]
     assert shown["kl_k3"] > 1e-4
     assert tuning_of(run_dir.adapter) is Tuning(tuning)
+    torch.testing.assert_close(logits(loaded(run_dir)), trained[-1], rtol=0, atol=1e-4)
 
     version = f"{method}-{tuning}"
     made = AdapterFolder(version, run_dir.adapter, adapter_sha256(run_dir.adapter))
