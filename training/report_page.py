@@ -18,10 +18,10 @@ from training.blind import Blind, Standing, all_verdicts, by_distance
 from training.config import RunSpec
 from training.estimate import Estimate
 from training.events import Event, EventKind, series
+from training.findings import Verdict
 from training.measurements import Measurement, Unit, measurements, notes, plain, rows_given
 from training.methods import method_named
 from training.overoptimization import Look, looks
-from training.verdicts import Verdict
 
 WIDTH, HEIGHT = 320, 140
 MARGIN = 14  # for the figures at the edges

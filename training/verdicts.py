@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple, Self
 
 from training.artefacts import Artefact, Change
 from training.events import Told, series
+from training.findings import Finding, Severity, Verdict
 from training.messages import Message
 from training.overoptimization import UNJUDGED, Look, alarm, looks, unjudged
-from training.proportions import wilson_interval
+from training.proportions import COIN, wilson_interval
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
 # as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
@@ -29,7 +29,6 @@ OVERFITTING_RISE_SHARE = 0.1
 CLEAR_CHANGE_SHARE = 0.05
 # Of the pairs that were trained on; 0.5 is a coin, and a fitted policy exceeds 0.7.
 UNDERFITTING_ACCURACY = 0.6
-COIN = 0.5
 # Two standard errors: one curve in twenty strays that far by chance.
 SURE = 2.0
 # Share of a curve that counts as its beginning, and as its end.
@@ -46,75 +45,6 @@ KL_STOP = 20.0
 FORGETTING_SHARE = 0.05
 
 Series = Sequence[tuple[float, float]]
-
-
-class Finding(StrEnum):
-    """What a verdict is about.
-
-    OVERFITTING     held-out loss rises while the training loss falls
-    STOPPED_EARLY   the same, and the best step was kept
-    UNSTABLE        the training loss rises
-    UNDERFITTING    hardly anything was learned
-    SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
-                    degradation: what the policy writes changed in a way that nobody asked for
-    EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
-    UNJUDGED        the reward is beyond that of nearly all responses that people judged
-    PARTED          over-optimisation: people find it worse than the reward model did
-    DISLIKED        people like the policy that it met better
-    UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
-    MANNERED        a habit grew that accuracy does not show
-    FINE            none of these
-    NOT_MEASURED    there is nothing to tell it by, or too little
-    """
-
-    OVERFITTING = "overfitting"
-    STOPPED_EARLY = "stopped_early"
-    UNSTABLE = "unstable"
-    UNDERFITTING = "underfitting"
-    SHORTER = "shorter"
-    LONGER = "longer"
-    UNENDED = "unended"
-    REPETITIVE = "repetitive"
-    DRIFTED = "drifted"
-    FORGETFUL = "forgetful"
-    EXPLOITED = "exploited"
-    UNJUDGED = "unjudged"
-    PARTED = "parted"
-    DISLIKED = "disliked"
-    UNRELIABLE = "unreliable"
-    MANNERED = "mannered"
-    FINE = "fine"
-    NOT_MEASURED = "not_measured"
-
-
-class Severity(StrEnum):
-    """GOOD and QUIET need nothing; WARN wants a look; BAD should not go live."""
-
-    GOOD = "good"
-    QUIET = "quiet"
-    WARN = "warn"
-    BAD = "bad"
-
-
-class Verdict(NamedTuple):
-    """A finding with its name for people, the curve or count that shows it, and what to do next."""
-
-    finding: Finding
-    severity: Severity
-    title: Message
-    evidence: Message
-    advice: Message
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` turns it back."""
-        said = {name: getattr(self, name).to_json() for name in ("title", "evidence", "advice")}
-        return {"finding": self.finding.value, "severity": self.severity.value, **said}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Raises `ValueError` for a finding that this version does not know."""
-        said = [Message.from_json(values[name]) for name in ("title", "evidence", "advice")]
-        return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
 
 
 class Ranking(NamedTuple):

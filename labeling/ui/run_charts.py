@@ -15,7 +15,7 @@ from training.events import EventKind, series
 from training.methods import METHODS, LearnsFrom
 from training.methods.dpo import LossType
 from training.overoptimization import looks
-from training.verdicts import COIN
+from training.proportions import COIN
 
 _LN_2 = math.log(2)
 _FROM_LN_2 = (LossType.SIGMOID, LossType.SIGMOID_NORM, LossType.ROBUST)

@@ -10,8 +10,8 @@ from labeling.i18n import say, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from training.artefacts import Artefact, Change
+from training.findings import Verdict
 from training.measurements import Measurement, Unit, measurements, notes, plain
-from training.verdicts import Verdict
 
 
 def verdicts(found: Sequence[Verdict]) -> Html:

@@ -12,8 +12,9 @@ import pytest
 
 from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
+from training.findings import Finding, Severity, Verdict
 from training.overoptimization import Look
-from training.verdicts import Evidence, Finding, Ranking, Severity, Verdict, judge
+from training.verdicts import Evidence, Ranking, judge
 
 LN_2 = math.log(2)
 

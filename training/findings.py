@@ -1,0 +1,81 @@
+"""What can be found out about a run, how grave it is, and what a verdict says of it.
+
+What a finding is drawn from is for `training/verdicts.py` and `training/blind.py` to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+from training.messages import Message
+
+
+class Finding(StrEnum):
+    """What a verdict is about.
+
+    OVERFITTING     held-out loss rises while the training loss falls
+    STOPPED_EARLY   the same, and the best step was kept
+    UNSTABLE        the training loss rises
+    UNDERFITTING    hardly anything was learned
+    SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
+                    degradation: what the policy writes changed in a way that nobody asked for
+    EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
+    UNJUDGED        the reward is beyond that of nearly all responses that people judged
+    PARTED          over-optimisation: people find it worse than the reward model did
+    DISLIKED        people like the policy that it met better
+    UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
+    MANNERED        a habit grew that accuracy does not show
+    FINE            none of these
+    NOT_MEASURED    there is nothing to tell it by, or too little
+    """
+
+    OVERFITTING = "overfitting"
+    STOPPED_EARLY = "stopped_early"
+    UNSTABLE = "unstable"
+    UNDERFITTING = "underfitting"
+    SHORTER = "shorter"
+    LONGER = "longer"
+    UNENDED = "unended"
+    REPETITIVE = "repetitive"
+    DRIFTED = "drifted"
+    FORGETFUL = "forgetful"
+    EXPLOITED = "exploited"
+    UNJUDGED = "unjudged"
+    PARTED = "parted"
+    DISLIKED = "disliked"
+    UNRELIABLE = "unreliable"
+    MANNERED = "mannered"
+    FINE = "fine"
+    NOT_MEASURED = "not_measured"
+
+
+class Severity(StrEnum):
+    """GOOD and QUIET need nothing; WARN wants a look; BAD should not go live."""
+
+    GOOD = "good"
+    QUIET = "quiet"
+    WARN = "warn"
+    BAD = "bad"
+
+
+class Verdict(NamedTuple):
+    """A finding with its name for people, the curve or count that shows it, and what to do next."""
+
+    finding: Finding
+    severity: Severity
+    title: Message
+    evidence: Message
+    advice: Message
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` turns it back."""
+        said = {name: getattr(self, name).to_json() for name in ("title", "evidence", "advice")}
+        return {"finding": self.finding.value, "severity": self.severity.value, **said}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Raises `ValueError` for a finding that this version does not know."""
+        said = [Message.from_json(values[name]) for name in ("title", "evidence", "advice")]
+        return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
