@@ -147,7 +147,7 @@ def _on_fit(evidence: Evidence) -> list[Verdict]:
     ways = (
         (_stopped_early, _unmoved_rounds)
         if evidence.is_redrawn
-        else (_stopped_early, _overfitting, _instability, _underfitting)
+        else (_instability, _stopped_early, _overfitting, _underfitting)
     )
     return list(islice(filter(None, (way(evidence) for way in ways)), 1))
 

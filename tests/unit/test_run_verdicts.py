@@ -116,6 +116,16 @@ def test_over_fitting_that_early_stopping_undid_is_quiet() -> None:
     assert fine.finding is Finding.FINE
 
 
+def test_stopping_early_does_not_hide_that_the_training_loss_rose() -> None:
+    diverging = curve(lambda share: LN_2 + 3 * share, noise=0.02)
+
+    (verdict,) = judge(
+        Evidence(loss=diverging, held_out_loss=held_out(0.69, 1.5, 2.8), best_step=15)
+    )
+
+    assert (verdict.finding, verdict.severity) == (Finding.UNSTABLE, Severity.BAD)
+
+
 def test_a_best_step_at_the_end_is_simply_fine() -> None:
     given = {"loss": falling(), "held_out_loss": held_out(0.6, 0.5), "best_step": 30}
 
