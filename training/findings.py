@@ -25,6 +25,10 @@ class Finding(StrEnum):
     UNJUDGED        the reward is beyond that of nearly all responses that people judged
     PARTED          over-optimisation: people find it worse than the reward model did
     DISLIKED        people like the policy that it met better
+    LOSING          by the reward model, the policy before or the base model is better
+    REGRESSED       more prompts than chance explains get a clearly worse response
+    UNHEEDING       it follows instructions, or keeps to a format, less than before
+    CONTRARY        it ranks held-out pairs worse than a coin
     UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
     MANNERED        a habit grew that accuracy does not show
     FINE            none of these
@@ -45,6 +49,10 @@ class Finding(StrEnum):
     UNJUDGED = "unjudged"
     PARTED = "parted"
     DISLIKED = "disliked"
+    LOSING = "losing"
+    REGRESSED = "regressed"
+    UNHEEDING = "unheeding"
+    CONTRARY = "contrary"
     UNRELIABLE = "unreliable"
     MANNERED = "mannered"
     FINE = "fine"

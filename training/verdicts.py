@@ -19,6 +19,7 @@ from training.findings import Finding, Severity, Verdict
 from training.messages import Message
 from training.overoptimization import UNJUDGED, Look, alarm, looks, unjudged
 from training.proportions import COIN, wilson_interval
+from training.shares import Shares, judge_shares
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
 # as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
@@ -65,7 +66,7 @@ class Evidence:
 
     `kl` is in nats a response, the losses of general text in nats a token, `best_step` where early
     stopping went back to. With `is_redrawn` pairs, those of each round are new, and their loss and
-    accuracy tell nothing over time. `win_rate` is that over the policy before, by a reward model.
+    accuracy tell nothing over time.
     """
 
     loss: Series = ()
@@ -80,8 +81,7 @@ class Evidence:
     ranking: Ranking | None = None
     looks: Sequence[Look] = ()
     is_redrawn: bool = False
-    win_rate: Mapping[str, Any] | None = None
-    held_out_pairs: int | None = None  # of those that curves are drawn of, where they are pairs
+    shares: Shares = field(default_factory=Shares)
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -106,8 +106,7 @@ class Evidence:
             ranking=_ranking(report.get("reward_model")),
             looks=looks(events),
             is_redrawn="online_dpo" in report,
-            win_rate=report.get("win_rate"),
-            held_out_pairs=(report.get("pairs") or {}).get("pairs"),
+            shares=Shares.of(report),
         )
 
 
@@ -128,14 +127,15 @@ def judge(evidence: Evidence) -> list[Verdict]:
         *_on_responses(evidence.changes),
         *_on_forgetting(evidence),
         *_on_ranking(evidence.ranking),
+        *judge_shares(evidence.shares),
     ]
     if any(verdict.severity in (Severity.WARN, Severity.BAD) for verdict in found):
         return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
     if not _is_measured(evidence):
         return [*found, _not_measured()]
-    pairs = evidence.held_out_pairs
-    if pairs is not None and pairs < FEWEST_HELD_OUT:
-        return [*found, _too_few(pairs)]
+    ranked = evidence.shares.ranked
+    if ranked is not None and ranked.n < FEWEST_HELD_OUT:
+        return [*found, _too_few(ranked.n)]
     return [*found, _fine(evidence)]
 
 
@@ -274,8 +274,8 @@ def _coin_accuracy(accuracy: Series) -> Message | None:
 def _unmoved_score(evidence: Evidence) -> Message | None:
     """Unless the test prompts' answers surely beat those before: the scores of a step's few
     responses vary more than that."""
-    score, won = evidence.score, evidence.win_rate
-    if len(score) < FEWEST_POINTS or (won is not None and won["low"] > COIN):
+    score, won = evidence.score, evidence.shares.won
+    if len(score) < FEWEST_POINTS or (won is not None and won.low > COIN):
         return None
     first, last = _ends(score)
     if last.mean - first.mean > SURE * math.hypot(first.error, last.error):

@@ -14,9 +14,12 @@ from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
 from training.findings import Finding, Severity, Verdict
 from training.overoptimization import Look
+from training.proportions import win_rate
+from training.shares import Share, Shares
 from training.verdicts import Evidence, Ranking, judge
 
 LN_2 = math.log(2)
+WINS = ("win_rate", "win_rate_over_base")
 
 
 def curve(
@@ -353,17 +356,90 @@ def test_a_reward_model_that_ranks_is_to_be_learned_from_and_not_promoted() -> N
     [(5, Finding.NOT_MEASURED), (19, Finding.NOT_MEASURED), (20, Finding.FINE)],
 )
 def test_few_held_out_pairs_are_not_said_to_look_fine(pairs: int, finding: Finding) -> None:
-    counted = Evidence.of([], {"pairs": {"pairs": pairs, "accuracy": 0.4}}).held_out_pairs
-    assert counted == pairs
+    shares = Evidence.of([], {"pairs": {"pairs": pairs, "accuracy": 0.6}}).shares
 
     held = held_out(0.6, 0.5, 0.45, 0.44)
-    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held, held_out_pairs=counted))
+    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held, shares=shares))
 
     assert verdict.finding is finding
     assert (str(pairs) in say(verdict.evidence)) == (finding is Finding.NOT_MEASURED)
 
 
 def test_few_held_out_pairs_hide_no_other_verdict() -> None:
-    found = findings(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.7), held_out_pairs=5)
+    shares = Shares(ranked=Share.of(0.6, 5))
+    found = findings(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.7), shares=shares)
 
     assert found == {Finding.OVERFITTING}
+
+
+def told_of(**report: Any) -> tuple[set[Finding], str]:
+    """Of a run that is fine but for what its report says, all its evidence in words."""
+    lines = [Line("metrics", {"step": n, "held_out_loss": 0.6 - n / 50}) for n in range(5)]
+    verdicts = judge(Evidence.of(lines, report))
+    return {verdict.finding for verdict in verdicts}, " ".join(str(v.evidence) for v in verdicts)
+
+
+def won(share: float, n: int = 100) -> dict[str, Any]:
+    return win_rate(round(share * n), n - round(share * n), 0)._asdict()
+
+
+@pytest.mark.parametrize("name", WINS)
+def test_a_policy_that_surely_loses_by_the_reward_model_is_not_called_fine(name: str) -> None:
+    found, said = told_of(**{name: {**won(0.2), "rate_before": 0.5}})
+
+    assert found == {Finding.LOSING}
+    assert "20%" in said
+    assert "13% to 29%" in said
+    assert told_of(**{name: won(0.45)})[0] == {Finding.FINE}  # may be chance
+    assert told_of(**{name: win_rate(0, 0, 0)._asdict()})[0] == {Finding.FINE}
+
+
+def test_who_beats_it_is_named() -> None:
+    before, base = (judge(Evidence.of([], {name: won(0.2)}))[0] for name in WINS)
+
+    assert str(before.title) == "It loses to the policy before"
+    assert str(base.title) == "It loses to the base model"
+
+
+@pytest.mark.parametrize(
+    ("by", "said"), [("reward_model", "a clearly worse response"), ("text", "fell apart")]
+)
+def test_more_regressions_than_chance_explains_are_not_called_fine(by: str, said: str) -> None:
+    def of(share: float, n: int) -> dict[str, Any]:
+        return {"regressions": {**Share.of(share, n)._asdict(), "by": by}}
+
+    found, evidence = told_of(**of(0.6, 100))
+
+    assert found == {Finding.REGRESSED}
+    assert said in evidence
+    assert told_of(**of(0.25, 1000))[0] == {Finding.FINE}
+    assert told_of(**of(0.4, 10))[0] == {Finding.FINE}  # may be chance
+
+
+@pytest.mark.parametrize("name", ["instructions", "format"])
+def test_checks_that_surely_hold_less_often_are_not_called_fine(name: str) -> None:
+    found, said = told_of(**{name: {"checks": 60, "before": 0.95, "after": 0.1}})
+
+    assert found == {Finding.UNHEEDING}
+    assert "95% held before training and 10% after" in said
+    few = {name: {"checks": 3, "before": 1.0, "after": 0.66}}
+    assert told_of(**few)[0] == {Finding.FINE}
+    assert told_of(**{name: {"checks": 60, "before": 0.1, "after": 0.95}})[0] == {Finding.FINE}
+
+
+def test_a_format_is_not_told_twice_where_all_checks_ask_for_one() -> None:
+    fallen = {"checks": 60, "before": 0.95, "after": 0.1}
+
+    (verdict,) = judge(Evidence.of([], {"instructions": fallen, "format": fallen}))
+
+    assert "format" in str(verdict.title)
+
+
+def test_ranking_held_out_pairs_surely_worse_than_a_coin_is_not_called_fine() -> None:
+    pairs = {"pairs": 100, "accuracy": 0.3}
+
+    found, said = told_of(pairs=pairs)
+
+    assert found == {Finding.CONTRARY}
+    assert "Of 100 held-out pairs it ranked 30% as people did" in said
+    assert told_of(pairs={**pairs, "accuracy": 0.45})[0] == {Finding.FINE}  # may be chance
