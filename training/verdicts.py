@@ -394,6 +394,7 @@ _TAUGHT = Message(
 )
 _HABITS: Mapping[Artefact, Message] = {
     Artefact.APOLOGIES: Message("It apologises much more"),
+    Artefact.EXCESS_APOLOGY: Message("It apologises again and again in one response"),
     Artefact.HEDGES: Message("It hedges much more"),
     Artefact.AI_MENTION: Message("It speaks much more of being an AI"),
     Artefact.REFUSAL: Message("It refuses much more"),
@@ -426,7 +427,7 @@ def _counted(change: Change) -> Message:
 
 
 def _length_drift(change: Change | None) -> Verdict | None:
-    if change is None or change.low <= 0 <= change.high or abs(change.growth) <= LENGTH_DRIFT:
+    if change is None or not (change.is_alarming or _has_drifted(change)):
         return None
     is_longer = change.growth > 0
     return Verdict(
@@ -440,6 +441,11 @@ def _length_drift(change: Change | None) -> Verdict | None:
             "sigmoid_norm."
         ),
     )
+
+
+def _has_drifted(change: Change) -> bool:
+    is_sure = not change.low <= 0 <= change.high
+    return is_sure and abs(change.growth) > LENGTH_DRIFT
 
 
 def _on_forgetting(evidence: Evidence) -> list[Verdict]:

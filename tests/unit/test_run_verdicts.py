@@ -189,16 +189,24 @@ def test_distance_warns_and_then_stops(kl: float, severity: Severity) -> None:
     [
         (100.0, 120.0, Finding.LONGER),
         (100.0, 80.0, Finding.SHORTER),
-        (100.0, 110.0, Finding.FINE),
+        (100.0, 114.0, Finding.FINE),
         (100.0, 90.0, Finding.FINE),
     ],
 )
 def test_length_drifts_beyond_fifteen_percent(
     before: float, after: float, finding: Finding
 ) -> None:
-    length = change(Artefact.LENGTH, before, after, alarm=after > before)
+    length = change(Artefact.LENGTH, before, after)
 
     assert findings(changes=changed(length)) == {finding}
+
+
+@pytest.mark.parametrize("artefact", Artefact)
+def test_nothing_is_fine_while_a_count_alarms(artefact: Artefact) -> None:
+    (verdict,) = judge(Evidence(changes=changed(change(artefact, 100, 112, alarm=True))))
+
+    assert verdict.severity in (Severity.WARN, Severity.BAD)
+    assert str(artefact.label) in str(verdict.evidence)
 
 
 def test_a_drift_within_its_noise_is_none() -> None:
