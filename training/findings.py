@@ -15,7 +15,8 @@ from training.messages import Message
 class Finding(StrEnum):
     """What a verdict is about.
 
-    OVERFITTING     held-out loss rises while the training loss falls
+    OVERFITTING     held-out loss rises while the training loss falls, or held-out pairs are
+                    ranked far worse than trained ones
     STOPPED_EARLY   the same, and the best step was kept
     UNSTABLE        the training loss rises
     UNDERFITTING    hardly anything was learned

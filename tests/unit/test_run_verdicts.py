@@ -110,6 +110,46 @@ def test_what_a_rise_is_follows_the_scale_of_the_loss() -> None:
     assert findings(loss=ipo, held_out_loss=held_out(21, 20, 23)) == {Finding.OVERFITTING}
 
 
+MEMORISED = curve(lambda share: 0.5 + 0.5 * share, noise=0.02)
+
+
+@pytest.mark.parametrize(
+    "ranked",
+    [
+        {"shares": Shares(ranked=Share.of(0.5, 200))},
+        {"ranking": Ranking(200, 0.5, 0.4, 200)},
+    ],
+)
+def test_ranking_trained_pairs_far_better_than_held_out_ones_is_over_fitting(
+    ranked: dict[str, Any],
+) -> None:
+    flat = held_out(0.69, 0.69, 0.69)
+
+    verdict = judge(Evidence(loss=falling(), held_out_loss=flat, accuracy=MEMORISED, **ranked))[0]
+
+    assert (verdict.finding, verdict.severity) == (Finding.OVERFITTING, Severity.WARN)
+    assert "of 200 held-out pairs 50% (95 % interval 43% to 57%)" in str(verdict.evidence)
+
+
+@pytest.mark.parametrize("ranked", [Share.of(0.75, 200), Share.of(0.5, 19)])
+def test_a_gap_that_is_small_or_of_few_pairs_is_no_over_fitting(ranked: Share) -> None:
+    shares, held = Shares(ranked=ranked), held_out(0.6, 0.5)
+
+    found = findings(loss=falling(), held_out_loss=held, accuracy=MEMORISED, shares=shares)
+
+    assert Finding.OVERFITTING not in found
+
+
+def test_early_stopping_is_told_by_the_pairs_ranked_until_then() -> None:
+    given = {"loss": falling(), "held_out_loss": held_out(0.6, 0.5, 0.55), "accuracy": MEMORISED}
+    shares = Shares(ranked=Share.of(0.6, 100))
+
+    assert findings(**given, shares=shares, best_step=30) == {Finding.STOPPED_EARLY, Finding.FINE}
+    assert findings(**given, shares=Shares(ranked=Share.of(0.45, 100)), best_step=30) == {
+        Finding.OVERFITTING
+    }
+
+
 def test_over_fitting_that_early_stopping_undid_is_quiet() -> None:
     (verdict, fine) = judge(
         Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7), best_step=30)
