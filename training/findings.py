@@ -5,7 +5,7 @@ What a finding is drawn from is for `training/verdicts.py` and `training/blind.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -69,6 +69,20 @@ class Severity(StrEnum):
     BAD = "bad"
 
 
+# Stands for a metric: rewards by both reward models, over the distance to the reference.
+WATCH = "watch"
+
+
+class Curve(NamedTuple):
+    """The curve that shows a finding: of a metric, trained and held out, or of the `WATCH`.
+
+    `turn` is the step at which it turned, where it did.
+    """
+
+    metric: str
+    turn: float | None = None
+
+
 class Verdict(NamedTuple):
     """A finding with its name for people, the curve or count that shows it, and what to do next."""
 
@@ -77,14 +91,27 @@ class Verdict(NamedTuple):
     title: Message
     evidence: Message
     advice: Message
+    curve: Curve | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` turns it back."""
         said = {name: getattr(self, name).to_json() for name in ("title", "evidence", "advice")}
-        return {"finding": self.finding.value, "severity": self.severity.value, **said}
+        curve = {"curve": self.curve._asdict()} if self.curve else {}
+        return {"finding": self.finding.value, "severity": self.severity.value, **said, **curve}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Raises `ValueError` for a finding that this version does not know."""
-        said = [Message.from_json(values[name]) for name in ("title", "evidence", "advice")]
-        return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
+        said = {name: Message.from_json(values[name]) for name in ("title", "evidence", "advice")}
+        curve = Curve(**values["curve"]) if values.get("curve") else None
+        return cls(Finding(values["finding"]), Severity(values["severity"]), curve=curve, **said)
+
+
+def each_with_curve(found: Sequence[Verdict]) -> Iterator[tuple[Verdict, Curve | None]]:
+    """Verdicts, each with the curve to draw under it: the same one only under the first."""
+    drawn: set[str] = set()
+    for verdict in found:
+        curve = verdict.curve
+        is_new = curve is not None and curve.metric not in drawn
+        yield verdict, curve if is_new else None
+        drawn |= {curve.metric} if curve else set()

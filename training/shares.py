@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from training.findings import Finding, Severity, Verdict
+from training.findings import Curve, Finding, Severity, Verdict
 from training.messages import Message
 from training.proportions import COIN, wilson_interval
 
@@ -213,4 +213,5 @@ def _contrary(ranked: Share) -> Verdict:
             "Do not promote it. See whether imported pairs have the better response in the right "
             "column, and look at the agreement in the Quality tab; then start a new run."
         ),
+        Curve("accuracy"),
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from training.artefacts import Artefact, Change
 from training.events import Told, series
-from training.findings import Finding, Severity, Verdict
+from training.findings import WATCH, Curve, Finding, Severity, Verdict
 from training.messages import Message
 from training.overoptimization import UNJUDGED, Look, alarm, looks, unjudged
 from training.proportions import COIN
@@ -180,6 +180,7 @@ def _stopped_early(evidence: Evidence) -> Verdict | None:
             {"best": evidence.best_step, "last": int(last_step)},
         ),
         Message("Nothing to do. More preferences on new prompts would let it learn longer."),
+        Curve("loss", evidence.best_step),
     )
 
 
@@ -197,14 +198,16 @@ def _overfitting(evidence: Evidence) -> Verdict | None:
                 "After step {step} both losses rise; the held-out loss went from {low:.3g} to "
                 "{last:.3g}.",
                 shown,
-            )
+            ),
+            turn=step,
         )
     return _memorises(
         Message(
             "The held-out loss rises from {low:.3g} at step {step} to {last:.3g}, while the "
             "training loss goes on falling.",
             shown,
-        )
+        ),
+        Curve("loss", step),
     )
 
 
@@ -223,11 +226,12 @@ def _gap(evidence: Evidence) -> Verdict | None:
             "At the end {trained:.0%} of the trained pairs were ranked as people did, but of {n} "
             "held-out pairs {share:.0%} (95 % interval {low:.0%} to {high:.0%}).",
             {"trained": last.mean, **ranked._asdict()},
-        )
+        ),
+        Curve("accuracy"),
     )
 
 
-def _memorises(evidence: Message) -> Verdict:
+def _memorises(evidence: Message, curve: Curve) -> Verdict:
     return Verdict(
         Finding.OVERFITTING,
         Severity.WARN,
@@ -238,6 +242,7 @@ def _memorises(evidence: Message) -> Verdict:
             "higher beta, a lower learning rate and preferences on more different prompts help "
             "too."
         ),
+        curve,
     )
 
 
@@ -250,32 +255,39 @@ def _instability(evidence: Evidence) -> Verdict | None:
     if rise <= max(by_chance, CLEAR_CHANGE_SHARE * abs(first.mean)):
         return None
     shown = {"first": first.mean, "last": last.mean}
-    return _unstable(Message("The training loss rose from {first:.3g} to {last:.3g}.", shown))
+    return _unstable(
+        Message("The training loss rose from {first:.3g} to {last:.3g}.", shown),
+        turn=_turn(evidence.loss),
+    )
 
 
-def _unstable(evidence: Message) -> Verdict:
+def _unstable(evidence: Message, *, turn: float | None) -> Verdict:
     return Verdict(
         Finding.UNSTABLE,
         Severity.BAD,
         Message("Training became unstable"),
         evidence,
         Message("Halve the learning rate, or lengthen the warm-up, and start again."),
+        Curve("loss", turn),
     )
 
 
 def _underfitting(evidence: Evidence) -> Verdict | None:
-    shown = _unmoved_loss(evidence.loss) or _coin_accuracy(evidence.accuracy)
-    shown = shown or _unmoved_score(evidence)
-    return _underfit(shown) if shown else None
+    ways = {
+        "loss": _unmoved_loss(evidence.loss),
+        "accuracy": _coin_accuracy(evidence.accuracy),
+        "score": _unmoved_score(evidence),
+    }
+    return next((_underfit(shown, metric) for metric, shown in ways.items() if shown), None)
 
 
 def _unmoved_rounds(evidence: Evidence) -> Verdict | None:
     """By what the rounds' responses score: their pairs are as hard to tell apart in each."""
     shown = _unmoved_score(evidence)
-    return _underfit(shown) if shown else None
+    return _underfit(shown, "score") if shown else None
 
 
-def _underfit(shown: Message) -> Verdict:
+def _underfit(shown: Message, metric: str) -> Verdict:
     return Verdict(
         Finding.UNDERFITTING,
         Severity.WARN,
@@ -285,6 +297,7 @@ def _underfit(shown: Message) -> Verdict:
             "Raise the learning rate or the number of epochs, or lower beta. If that does not "
             "help, the data contradict each other: look at the agreement in the Quality tab."
         ),
+        Curve(metric),
     )
 
 
@@ -353,6 +366,7 @@ def _exploited(peak: Look, last: Look) -> Verdict:
             "Do not promote it. Raise the KL coefficient, or stop near that step; then judge "
             "responses of the new policy, and train a new reward model on them too."
         ),
+        Curve(WATCH, peak.step),
     )
 
 
@@ -376,6 +390,7 @@ def _unjudged(left: Look, last: Look) -> Verdict:
             "Read the responses side by side, and let people compare before you promote it. Then "
             "train a new reward model on judgments of the new policy's responses."
         ),
+        Curve(WATCH, left.step),
     )
 
 
@@ -399,6 +414,7 @@ def _on_distance(evidence: Evidence) -> list[Verdict]:
                 {"kl": evidence.kl, "warn": KL_WARN, "stop": KL_STOP},
             ),
             Message("Raise beta, or train for fewer steps, and read the responses side by side."),
+            Curve("kl"),
         )
     ]
 
@@ -479,6 +495,7 @@ def _length_drift(change: Change | None) -> Verdict | None:
             "which the better response is the one of the other length, or choose the loss "
             "sigmoid_norm."
         ),
+        Curve("length"),
     )
 
 
@@ -537,6 +554,7 @@ def _on_ranking(ranking: Ranking | None) -> list[Verdict]:
                 "Judge more pairs, on more different prompts, before anything learns from it: what "
                 "it cannot rank, PPO will exploit."
             ),
+            Curve("accuracy"),
         )
     ]
 
@@ -598,6 +616,14 @@ def _end(values: Sequence[float]) -> _End:
     if len(values) < 2:
         return _End(values[0], 0.0)
     return _End(fmean(values), math.sqrt(pvariance(values) / (len(values) - 1)))
+
+
+def _turn(points: Series) -> float | None:
+    """The step in the middle of the lowest stretch of a noisy curve; None where it begins so."""
+    size = max(1, math.ceil(END_SHARE * len(points)))
+    means = [fmean(v for _, v in points[at : at + size]) for at in range(len(points) - size + 1)]
+    lowest = min(range(len(means)), key=means.__getitem__)
+    return points[lowest + size // 2][0] if lowest else None
 
 
 def _rises(points: Series, *, since: float) -> bool:

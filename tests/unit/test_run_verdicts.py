@@ -12,7 +12,7 @@ import pytest
 
 from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
-from training.findings import Finding, Severity, Verdict
+from training.findings import WATCH, Curve, Finding, Severity, Verdict, each_with_curve
 from training.overoptimization import Look
 from training.proportions import win_rate
 from training.shares import Share, Shares
@@ -374,6 +374,61 @@ def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
     assert str(again.evidence) == str(verdict.evidence)
     with speaking(Language.ZH):
         assert say(again.evidence) == "每 100 个回复中含糊其辞的句数：训练前 10，训练后 40。"
+
+
+LOOKS = [Look(5 * n, n * 4.0, float(n), 0.1, w, 0.1) for n, w in enumerate((0, 1, 0.5, 0.25))]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "shown"),
+    [
+        (Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7)), Curve("loss", 30)),
+        (
+            Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7), best_step=30),
+            Curve("loss", 30),
+        ),
+        (Evidence(loss=curve(lambda share: share)), Curve("loss")),
+        (Evidence(loss=falling(0.68)), Curve("loss")),
+        (Evidence(accuracy=curve(lambda _: 0.5)), Curve("accuracy")),
+        (Evidence(score=curve(lambda _: 0.0)), Curve("score")),
+        (Evidence(looks=LOOKS), Curve(WATCH, 5)),
+        (Evidence(kl=12.0), Curve("kl")),
+        (Evidence(shares=Shares(ranked=Share.of(0.3, 100))), Curve("accuracy")),
+        (Evidence(shares=Shares(won=Share.of(0.2, 100))), None),
+    ],
+)
+def test_a_verdict_names_the_curve_that_shows_it_and_where_that_turned(
+    evidence: Evidence, shown: Curve | None
+) -> None:
+    assert judge(evidence)[0].curve == shown
+
+
+def test_a_loss_that_fell_before_it_rose_turned_at_its_lowest() -> None:
+    loss = curve(lambda share: 1 + 6 * abs(share - 0.3), noise=0.02)
+
+    (verdict,) = judge(Evidence(loss=loss))
+
+    assert verdict.finding is Finding.UNSTABLE
+    assert verdict.curve is not None
+    assert verdict.curve.turn == pytest.approx(18, abs=3)
+
+
+def test_a_curve_survives_json_and_older_verdicts_have_none() -> None:
+    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7)))
+    told = verdict.to_json()
+
+    assert Verdict.from_json(told).curve == Curve("loss", 30)
+    del told["curve"]
+    assert Verdict.from_json(told).curve is None
+
+
+def test_a_curve_that_shows_two_verdicts_is_drawn_under_the_first() -> None:
+    shares = Shares(ranked=Share.of(0.3, 100))
+    found = judge(Evidence(accuracy=MEMORISED, shares=shares))
+
+    drawn = [(v.finding, c and c.metric) for v, c in each_with_curve(found)]
+
+    assert drawn == [(Finding.CONTRARY, "accuracy"), (Finding.OVERFITTING, None)]
 
 
 @pytest.mark.parametrize(
