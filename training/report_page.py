@@ -68,7 +68,12 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
   font-weight: 600; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); padding: .6rem; }
-figcaption { font-size: .9rem; } svg { width: 100%; height: auto; display: block; }
+figcaption { font-size: .9rem; display: flex; flex-wrap: wrap; column-gap: .8rem;
+  margin-bottom: .2rem; }
+figcaption strong { width: 100%; }
+.key { display: inline-block; width: .6rem; height: .6rem; margin-right: .35rem; }
+i.training { background: var(--accent); } i.held-out { background: var(--other); }
+svg { width: 100%; height: auto; display: block; }
 .training { stroke: var(--accent); } .held-out { stroke: var(--other); }
 circle.training { fill: var(--accent); } circle.held-out { fill: var(--other); }
 .verdict figure { max-width: 24rem; padding: .4rem 0 0; }
@@ -361,12 +366,10 @@ def _figure_of(
     xs, ys = [x for x, _ in points], [y for _, y in points]
     frame = _Frame(min(xs), max(xs), min(ys), max(ys))
     drawn = [shape for curve in curves for shape in _line(curve.kind, curve.points, frame)]
-    ends = "; ".join(
-        f"{name} {line[0][1]:.3g} → {line[-1][1]:.3g}" for name, _, line in curves if line
-    )
+    measured = [curve for curve in curves if curve.points]
     return el(
         "figure",
-        el("figcaption", el("strong", title), el("br"), el("span", ends, class_="quiet")),
+        el("figcaption", el("strong", title), *map(_key, measured)),
         el(
             "svg",
             *(_mark(turn, frame) if turn else ()),
@@ -382,9 +385,18 @@ def _figure_of(
             ),
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
-            aria_label=f"{title}: {ends}",
+            aria_label=f"{title}: {'; '.join(map(_ends, measured))}",
         ),
     )
+
+
+def _key(curve: _Curve) -> Element:
+    """The colour of a curve, and what it is of."""
+    return el("span", el("i", class_=f"key {curve.kind}"), _ends(curve), class_="quiet")
+
+
+def _ends(curve: _Curve) -> str:
+    return f"{curve.name} {curve.points[0][1]:.3g} → {curve.points[-1][1]:.3g}"
 
 
 def _mark(turn: _Turn, frame: _Frame) -> list[Element]:

@@ -134,7 +134,7 @@ def test_people_and_the_reward_model_are_drawn_over_the_root_of_the_kl() -> None
     page = render(make_spec(), EVENTS, make_report(), Beside(standings=[far, near]))
 
     told = " ".join(outline(page).text)
-    assert "by the reward model 0.5 → 0.9; by people 0.5 → 0.2" in told
+    assert "by the reward model 0.5 → 0.9 by people 0.5 → 0.2" in told
     assert "√KL 2.5" in told
     assert "by people" not in render(make_spec(), EVENTS, make_report())
 
@@ -145,7 +145,7 @@ def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:
 
     told = " ".join(read.text)
     assert "Over-optimisation watch" in told
-    assert "reward 0 → 6.25; second model 1 → 0" in told
+    assert "reward 0 → 6.25 second model 1 → 0" in told
     assert "√KL 2.5" in told
     assert "Proxy reward" not in told
 
@@ -173,7 +173,7 @@ def test_a_verdict_has_its_curve_under_its_words_with_the_step_at_which_it_turne
 
     words, _, drawing = found.partition("<figure>")
     assert "over-fitting" in words
-    assert "training 0.675 → 0.2; held-out 0.6 → 0.7" in drawing
+    assert 'aria-label="Loss: training 0.675 → 0.2; held-out 0.6 → 0.7"' in drawing
     assert ">step 10</text>" in drawing
     marked = re.search(r'<line x1="([\d.]+)"', drawing)
     assert marked
@@ -313,7 +313,14 @@ def test_every_metric_has_a_curve_also_one_that_nobody_named() -> None:
     told = outline(render(make_spec(), EVENTS, make_report())).text
 
     assert {"Loss", "KL to the reference, nats a response", "Odd number"} <= set(told)
-    assert "training 0.65 → 0.45; held-out 0.6 → 0.6" in told
+    assert {"training 0.65 → 0.45", "held-out 0.6 → 0.6"} <= set(told)
+
+
+def test_curves_of_one_drawing_are_told_apart_by_their_colours() -> None:
+    page = render(make_spec(), EVENTS, make_report())
+
+    assert '<i class="key training"></i>training 0.65 → 0.45' in page
+    assert '<i class="key held-out"></i>held-out 0.6 → 0.6' in page
 
 
 @pytest.mark.parametrize("report", [{}, {"generations": None, "pairs": None, "artefacts": []}])
