@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+from training.findings import Finding, Severity, Verdict
 from training.messages import Message
-from training.proportions import WinRate
-from training.verdicts import COIN, Finding, Severity, Verdict
+from training.proportions import COIN, WinRate
 
 _ASKS_PEOPLE = (Finding.FINE, Finding.NOT_MEASURED)
 

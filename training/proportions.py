@@ -6,6 +6,8 @@ from math import sqrt
 from typing import NamedTuple
 
 Z_95 = 1.959963984540054
+# The share that is right by guessing between two.
+COIN = 0.5
 
 
 class WinRate(NamedTuple):

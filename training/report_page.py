@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from xml.etree.ElementTree import Element, tostring
 
 from training.artefacts import Change
@@ -18,10 +18,10 @@ from training.blind import Blind, Standing, all_verdicts, by_distance
 from training.config import RunSpec
 from training.estimate import Estimate
 from training.events import Event, EventKind, series
+from training.findings import WATCH, Curve, Verdict, each_with_curve
 from training.measurements import Measurement, Unit, measurements, notes, plain, rows_given
 from training.methods import method_named
 from training.overoptimization import Look, looks
-from training.verdicts import Verdict
 
 WIDTH, HEIGHT = 320, 140
 MARGIN = 14  # for the figures at the edges
@@ -68,9 +68,17 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
   font-weight: 600; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); padding: .6rem; }
-figcaption { font-size: .9rem; } svg { width: 100%; height: auto; display: block; }
+figcaption { font-size: .9rem; display: flex; flex-wrap: wrap; column-gap: .8rem;
+  margin-bottom: .2rem; }
+figcaption strong { width: 100%; }
+.key { display: inline-block; width: .6rem; height: .6rem; margin-right: .35rem; }
+i.training { background: var(--accent); } i.held-out { background: var(--other); }
+svg { width: 100%; height: auto; display: block; }
 .training { stroke: var(--accent); } .held-out { stroke: var(--other); }
 circle.training { fill: var(--accent); } circle.held-out { fill: var(--other); }
+.verdict figure { max-width: 24rem; padding: .4rem 0 0; }
+line.turn { stroke: var(--quiet); stroke-dasharray: 3 3; }
+svg text.turn { fill: var(--ink); font-weight: 600; }
 polyline { fill: none; stroke-width: 1.5; } svg text { fill: var(--quiet); font-size: 10px; }
 details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }
@@ -103,7 +111,7 @@ def render(
     body = el(
         "body",
         _head(spec, events),
-        *_section("What the numbers say", _verdicts(verdicts)),
+        *_section("What the numbers say", _verdicts(verdicts, events)),
         *_section("What was asked", _pairs(_asked(spec, report))),
         *_section("Before and after", _measured(report)),
         *_section("By people, who did not know which was which", _by_people(beside)),
@@ -157,17 +165,29 @@ def _head(spec: RunSpec, events: Sequence[Event]) -> Element:
     )
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> list[Element]:
+def _verdicts(verdicts: Sequence[Verdict], events: Sequence[Event]) -> list[Element]:
     return [
         el(
             "div",
             el("h3", str(verdict.title)),
             el("p", str(verdict.evidence)),
             el("p", str(verdict.advice), class_="quiet"),
+            *(_shown_by(curve, events) if curve else ()),
             class_=f"verdict {verdict.severity.value}",
         )
-        for verdict in verdicts
+        for verdict, curve in each_with_curve(verdicts)
     ]
+
+
+def _shown_by(curve: Curve, events: Sequence[Event]) -> list[Element]:
+    """The drawing of a verdict's curve; nothing where too little was measured to make one."""
+    if curve.metric == WATCH:
+        drawn = _watch_chart(events, turn=curve.turn)
+    elif max(len(series(events, start + curve.metric)) for start in ("", _HELD_OUT)) > 1:
+        drawn = _chart(curve.metric, events, turn=curve.turn)
+    else:
+        drawn = None
+    return [drawn] if drawn is not None else []
 
 
 def _asked(spec: RunSpec, report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -275,6 +295,18 @@ class _Frame(NamedTuple):
         )
 
 
+class _Turn(NamedTuple):
+    """Where on the axis of a chart something turned."""
+
+    x: float
+    label: str
+
+    @classmethod
+    def at(cls, step: float | None) -> Self | None:
+        """Of a chart over steps."""
+        return None if step is None else cls(step, f"step {step:g}")
+
+
 class _Curve(NamedTuple):
     """A line of a chart; `kind` is its style."""
 
@@ -283,18 +315,20 @@ class _Curve(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def _chart(name: str, events: Sequence[Event]) -> Element | None:
+def _chart(name: str, events: Sequence[Event], *, turn: float | None = None) -> Element | None:
     return _figure_of(
         _CURVES.get(name, name.replace("_", " ").capitalize()),
         (
             _Curve("training", "training", series(events, name)),
             _Curve("held-out", "held-out", series(events, _HELD_OUT + name)),
         ),
+        turn=_Turn.at(turn),
     )
 
 
-def _watch_chart(events: Sequence[Event]) -> Element | None:
+def _watch_chart(events: Sequence[Event], *, turn: float | None = None) -> Element | None:
     seen = looks(events)
+    turned = [_Turn(look.distance, f"step {turn:g}") for look in seen if look.step == turn]
     return _figure_of(
         "Over-optimisation watch",
         (
@@ -304,6 +338,7 @@ def _watch_chart(events: Sequence[Event]) -> Element | None:
             ),
         ),
         axis="√KL",
+        turn=turned[0] if turned else None,
     )
 
 
@@ -321,7 +356,9 @@ def _standings_chart(standings: Sequence[Standing]) -> Element | None:
     )
 
 
-def _figure_of(title: str, curves: Sequence[_Curve], *, axis: str = "step") -> Element | None:
+def _figure_of(
+    title: str, curves: Sequence[_Curve], *, axis: str = "step", turn: _Turn | None = None
+) -> Element | None:
     """A drawing with a caption; None where no curve has a point."""
     points = [point for curve in curves for point in curve.points]
     if not points:
@@ -329,14 +366,13 @@ def _figure_of(title: str, curves: Sequence[_Curve], *, axis: str = "step") -> E
     xs, ys = [x for x, _ in points], [y for _, y in points]
     frame = _Frame(min(xs), max(xs), min(ys), max(ys))
     drawn = [shape for curve in curves for shape in _line(curve.kind, curve.points, frame)]
-    ends = "; ".join(
-        f"{name} {line[0][1]:.3g} → {line[-1][1]:.3g}" for name, _, line in curves if line
-    )
+    measured = [curve for curve in curves if curve.points]
     return el(
         "figure",
-        el("figcaption", el("strong", title), el("br"), el("span", ends, class_="quiet")),
+        el("figcaption", el("strong", title), *map(_key, measured)),
         el(
             "svg",
+            *(_mark(turn, frame) if turn else ()),
             *drawn,
             el("text", f"{frame.high:.3g}", x="2", y="10"),
             el("text", f"{frame.low:.3g}", x="2", y=f"{HEIGHT - 3}"),
@@ -349,9 +385,30 @@ def _figure_of(title: str, curves: Sequence[_Curve], *, axis: str = "step") -> E
             ),
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
-            aria_label=f"{title}: {ends}",
+            aria_label=f"{title}: {'; '.join(map(_ends, measured))}",
         ),
     )
+
+
+def _key(curve: _Curve) -> Element:
+    """The colour of a curve, and what it is of."""
+    return el("span", el("i", class_=f"key {curve.kind}"), _ends(curve), class_="quiet")
+
+
+def _ends(curve: _Curve) -> str:
+    return f"{curve.name} {curve.points[0][1]:.3g} → {curve.points[-1][1]:.3g}"
+
+
+def _mark(turn: _Turn, frame: _Frame) -> list[Element]:
+    """An upright line with its label on the side where there is more room."""
+    across = frame.place(turn.x, frame.low).partition(",")[0]
+    is_left = float(across) < WIDTH / 2
+    beside = float(across) + (4 if is_left else -4)
+    anchor = "start" if is_left else "end"
+    return [
+        el("line", x1=across, x2=across, y1="0", y2=f"{HEIGHT}", class_="turn"),
+        el("text", turn.label, x=f"{beside:.1f}", y="10", text_anchor=anchor, class_="turn"),
+    ]
 
 
 def _line(kind: str, points: Sequence[tuple[float, float]], frame: _Frame) -> list[Element]:

@@ -9,27 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple, Self
 
 from training.artefacts import Artefact, Change
 from training.events import Told, series
+from training.findings import WATCH, Curve, Finding, Severity, Verdict
 from training.messages import Message
 from training.overoptimization import UNJUDGED, Look, alarm, looks, unjudged
-from training.proportions import wilson_interval
+from training.proportions import COIN
+from training.shares import Share, Shares, judge_shares
 
 # Held-out loss above its minimum that the noise of few held-out rows does not explain: in nats, and
 # as a share of the minimum for losses of another scale (IPO's squares, the likelihood of words).
 OVERFITTING_RISE = 0.05
 OVERFITTING_RISE_SHARE = 0.1
+# Of pairs ranked right, trained over held-out. Where people agree in seven of ten, a run that did
+# well still has 0.1 to 0.2.
+OVERFITTING_GAP = 0.25
 # DPO starts at ln 2; 5 % below it the pairs are hardly apart (a margin of 0.07). A loss that rises
 # by as much is no noise either.
 CLEAR_CHANGE_SHARE = 0.05
 # Of the pairs that were trained on; 0.5 is a coin, and a fitted policy exceeds 0.7.
 UNDERFITTING_ACCURACY = 0.6
-COIN = 0.5
 # Two standard errors: one curve in twenty strays that far by chance.
 SURE = 2.0
 # Share of a curve that counts as its beginning, and as its end.
@@ -48,75 +51,6 @@ FORGETTING_SHARE = 0.05
 Series = Sequence[tuple[float, float]]
 
 
-class Finding(StrEnum):
-    """What a verdict is about.
-
-    OVERFITTING     held-out loss rises while the training loss falls
-    STOPPED_EARLY   the same, and the best step was kept
-    UNSTABLE        the training loss rises
-    UNDERFITTING    hardly anything was learned
-    SHORTER, LONGER, UNENDED, REPETITIVE, DRIFTED, FORGETFUL
-                    degradation: what the policy writes changed in a way that nobody asked for
-    EXPLOITED       over-optimisation: the reward rose, and a second reward model's fell
-    UNJUDGED        the reward is beyond that of nearly all responses that people judged
-    PARTED          over-optimisation: people find it worse than the reward model did
-    DISLIKED        people like the policy that it met better
-    UNRELIABLE      a reward model that ranks held-out pairs no better than a coin, or than length
-    MANNERED        a habit grew that accuracy does not show
-    FINE            none of these
-    NOT_MEASURED    there is nothing to tell it by, or too little
-    """
-
-    OVERFITTING = "overfitting"
-    STOPPED_EARLY = "stopped_early"
-    UNSTABLE = "unstable"
-    UNDERFITTING = "underfitting"
-    SHORTER = "shorter"
-    LONGER = "longer"
-    UNENDED = "unended"
-    REPETITIVE = "repetitive"
-    DRIFTED = "drifted"
-    FORGETFUL = "forgetful"
-    EXPLOITED = "exploited"
-    UNJUDGED = "unjudged"
-    PARTED = "parted"
-    DISLIKED = "disliked"
-    UNRELIABLE = "unreliable"
-    MANNERED = "mannered"
-    FINE = "fine"
-    NOT_MEASURED = "not_measured"
-
-
-class Severity(StrEnum):
-    """GOOD and QUIET need nothing; WARN wants a look; BAD should not go live."""
-
-    GOOD = "good"
-    QUIET = "quiet"
-    WARN = "warn"
-    BAD = "bad"
-
-
-class Verdict(NamedTuple):
-    """A finding with its name for people, the curve or count that shows it, and what to do next."""
-
-    finding: Finding
-    severity: Severity
-    title: Message
-    evidence: Message
-    advice: Message
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` turns it back."""
-        said = {name: getattr(self, name).to_json() for name in ("title", "evidence", "advice")}
-        return {"finding": self.finding.value, "severity": self.severity.value, **said}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Raises `ValueError` for a finding that this version does not know."""
-        said = [Message.from_json(values[name]) for name in ("title", "evidence", "advice")]
-        return cls(Finding(values["finding"]), Severity(values["severity"]), *said)
-
-
 class Ranking(NamedTuple):
     """How a reward model ranked held-out pairs, and how often the longer response was chosen.
 
@@ -128,6 +62,12 @@ class Ranking(NamedTuple):
     longer_wins: float
     comparisons: int
 
+    @property
+    def ranked(self) -> Share:
+        """How surely."""
+        of_comparisons = Share.of(self.accuracy, self.comparisons)
+        return of_comparisons._replace(n=self.pairs)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -135,7 +75,7 @@ class Evidence:
 
     `kl` is in nats a response, the losses of general text in nats a token, `best_step` where early
     stopping went back to. With `is_redrawn` pairs, those of each round are new, and their loss and
-    accuracy tell nothing over time. `win_rate` is that over the policy before, by a reward model.
+    accuracy tell nothing over time.
     """
 
     loss: Series = ()
@@ -150,8 +90,12 @@ class Evidence:
     ranking: Ranking | None = None
     looks: Sequence[Look] = ()
     is_redrawn: bool = False
-    win_rate: Mapping[str, Any] | None = None
-    held_out_pairs: int | None = None  # of those that curves are drawn of, where they are pairs
+    shares: Shares = field(default_factory=Shares)
+
+    @property
+    def ranked(self) -> Share | None:
+        """The held-out pairs that the trained model, whichever it is, ranked as people did."""
+        return self.ranking.ranked if self.ranking else self.shares.ranked
 
     @classmethod
     def of(cls, events: Sequence[Told], report: Mapping[str, Any]) -> Self:
@@ -176,8 +120,7 @@ class Evidence:
             ranking=_ranking(report.get("reward_model")),
             looks=looks(events),
             is_redrawn="online_dpo" in report,
-            win_rate=report.get("win_rate"),
-            held_out_pairs=(report.get("pairs") or {}).get("pairs"),
+            shares=Shares.of(report),
         )
 
 
@@ -198,14 +141,15 @@ def judge(evidence: Evidence) -> list[Verdict]:
         *_on_responses(evidence.changes),
         *_on_forgetting(evidence),
         *_on_ranking(evidence.ranking),
+        *judge_shares(evidence.shares),
     ]
     if any(verdict.severity in (Severity.WARN, Severity.BAD) for verdict in found):
         return sorted(found, key=lambda verdict: verdict.severity is not Severity.BAD)
     if not _is_measured(evidence):
         return [*found, _not_measured()]
-    pairs = evidence.held_out_pairs
-    if pairs is not None and pairs < FEWEST_HELD_OUT:
-        return [*found, _too_few(pairs)]
+    ranked = evidence.shares.ranked
+    if ranked is not None and ranked.n < FEWEST_HELD_OUT:
+        return [*found, _too_few(ranked.n)]
     return [*found, _fine(evidence)]
 
 
@@ -217,7 +161,7 @@ def _on_fit(evidence: Evidence) -> list[Verdict]:
     ways = (
         (_stopped_early, _unmoved_rounds)
         if evidence.is_redrawn
-        else (_stopped_early, _overfitting, _instability, _underfitting)
+        else (_instability, _gap, _stopped_early, _overfitting, _underfitting)
     )
     return list(islice(filter(None, (way(evidence) for way in ways)), 1))
 
@@ -236,6 +180,7 @@ def _stopped_early(evidence: Evidence) -> Verdict | None:
             {"best": evidence.best_step, "last": int(last_step)},
         ),
         Message("Nothing to do. More preferences on new prompts would let it learn longer."),
+        Curve("loss", evidence.best_step),
     )
 
 
@@ -253,22 +198,51 @@ def _overfitting(evidence: Evidence) -> Verdict | None:
                 "After step {step} both losses rise; the held-out loss went from {low:.3g} to "
                 "{last:.3g}.",
                 shown,
-            )
+            ),
+            turn=step,
         )
-    return Verdict(
-        Finding.OVERFITTING,
-        Severity.WARN,
-        Message("It memorises: over-fitting"),
+    return _memorises(
         Message(
             "The held-out loss rises from {low:.3g} at step {step} to {last:.3g}, while the "
             "training loss goes on falling.",
             shown,
         ),
+        Curve("loss", step),
+    )
+
+
+def _gap(evidence: Evidence) -> Verdict | None:
+    """Far more of the trained pairs are ranked right than of those held out, surely."""
+    kept = [point for point in evidence.accuracy if point[0] <= (evidence.best_step or math.inf)]
+    ranked = evidence.ranked
+    if ranked is None or ranked.n < FEWEST_HELD_OUT or len(kept) < FEWEST_POINTS:
+        return None
+    _, last = _ends(kept)
+    is_sure = last.mean - SURE * last.error > ranked.high
+    if not is_sure or last.mean - ranked.share < OVERFITTING_GAP:
+        return None
+    return _memorises(
+        Message(
+            "At the end {trained:.0%} of the trained pairs were ranked as people did, but of {n} "
+            "held-out pairs {share:.0%} (95 % interval {low:.0%} to {high:.0%}).",
+            {"trained": last.mean, **ranked._asdict()},
+        ),
+        Curve("accuracy"),
+    )
+
+
+def _memorises(evidence: Message, curve: Curve) -> Verdict:
+    return Verdict(
+        Finding.OVERFITTING,
+        Severity.WARN,
+        Message("It memorises: over-fitting"),
+        evidence,
         Message(
             "Train for fewer epochs, or set a patience to stop early and keep the best step. A "
             "higher beta, a lower learning rate and preferences on more different prompts help "
             "too."
         ),
+        curve,
     )
 
 
@@ -281,32 +255,39 @@ def _instability(evidence: Evidence) -> Verdict | None:
     if rise <= max(by_chance, CLEAR_CHANGE_SHARE * abs(first.mean)):
         return None
     shown = {"first": first.mean, "last": last.mean}
-    return _unstable(Message("The training loss rose from {first:.3g} to {last:.3g}.", shown))
+    return _unstable(
+        Message("The training loss rose from {first:.3g} to {last:.3g}.", shown),
+        turn=_turn(evidence.loss),
+    )
 
 
-def _unstable(evidence: Message) -> Verdict:
+def _unstable(evidence: Message, *, turn: float | None) -> Verdict:
     return Verdict(
         Finding.UNSTABLE,
         Severity.BAD,
         Message("Training became unstable"),
         evidence,
         Message("Halve the learning rate, or lengthen the warm-up, and start again."),
+        Curve("loss", turn),
     )
 
 
 def _underfitting(evidence: Evidence) -> Verdict | None:
-    shown = _unmoved_loss(evidence.loss) or _coin_accuracy(evidence.accuracy)
-    shown = shown or _unmoved_score(evidence)
-    return _underfit(shown) if shown else None
+    ways = {
+        "loss": _unmoved_loss(evidence.loss),
+        "accuracy": _coin_accuracy(evidence.accuracy),
+        "score": _unmoved_score(evidence),
+    }
+    return next((_underfit(shown, metric) for metric, shown in ways.items() if shown), None)
 
 
 def _unmoved_rounds(evidence: Evidence) -> Verdict | None:
     """By what the rounds' responses score: their pairs are as hard to tell apart in each."""
     shown = _unmoved_score(evidence)
-    return _underfit(shown) if shown else None
+    return _underfit(shown, "score") if shown else None
 
 
-def _underfit(shown: Message) -> Verdict:
+def _underfit(shown: Message, metric: str) -> Verdict:
     return Verdict(
         Finding.UNDERFITTING,
         Severity.WARN,
@@ -316,6 +297,7 @@ def _underfit(shown: Message) -> Verdict:
             "Raise the learning rate or the number of epochs, or lower beta. If that does not "
             "help, the data contradict each other: look at the agreement in the Quality tab."
         ),
+        Curve(metric),
     )
 
 
@@ -344,8 +326,8 @@ def _coin_accuracy(accuracy: Series) -> Message | None:
 def _unmoved_score(evidence: Evidence) -> Message | None:
     """Unless the test prompts' answers surely beat those before: the scores of a step's few
     responses vary more than that."""
-    score, won = evidence.score, evidence.win_rate
-    if len(score) < FEWEST_POINTS or (won is not None and won["low"] > COIN):
+    score, won = evidence.score, evidence.shares.won
+    if len(score) < FEWEST_POINTS or (won is not None and won.low > COIN):
         return None
     first, last = _ends(score)
     if last.mean - first.mean > SURE * math.hypot(first.error, last.error):
@@ -384,6 +366,7 @@ def _exploited(peak: Look, last: Look) -> Verdict:
             "Do not promote it. Raise the KL coefficient, or stop near that step; then judge "
             "responses of the new policy, and train a new reward model on them too."
         ),
+        Curve(WATCH, peak.step),
     )
 
 
@@ -407,6 +390,7 @@ def _unjudged(left: Look, last: Look) -> Verdict:
             "Read the responses side by side, and let people compare before you promote it. Then "
             "train a new reward model on judgments of the new policy's responses."
         ),
+        Curve(WATCH, left.step),
     )
 
 
@@ -430,6 +414,7 @@ def _on_distance(evidence: Evidence) -> list[Verdict]:
                 {"kl": evidence.kl, "warn": KL_WARN, "stop": KL_STOP},
             ),
             Message("Raise beta, or train for fewer steps, and read the responses side by side."),
+            Curve("kl"),
         )
     ]
 
@@ -464,6 +449,7 @@ _TAUGHT = Message(
 )
 _HABITS: Mapping[Artefact, Message] = {
     Artefact.APOLOGIES: Message("It apologises much more"),
+    Artefact.EXCESS_APOLOGY: Message("It apologises again and again in one response"),
     Artefact.HEDGES: Message("It hedges much more"),
     Artefact.AI_MENTION: Message("It speaks much more of being an AI"),
     Artefact.REFUSAL: Message("It refuses much more"),
@@ -496,7 +482,7 @@ def _counted(change: Change) -> Message:
 
 
 def _length_drift(change: Change | None) -> Verdict | None:
-    if change is None or change.low <= 0 <= change.high or abs(change.growth) <= LENGTH_DRIFT:
+    if change is None or not (change.is_alarming or _has_drifted(change)):
         return None
     is_longer = change.growth > 0
     return Verdict(
@@ -509,7 +495,13 @@ def _length_drift(change: Change | None) -> Verdict | None:
             "which the better response is the one of the other length, or choose the loss "
             "sigmoid_norm."
         ),
+        Curve("length"),
     )
+
+
+def _has_drifted(change: Change) -> bool:
+    is_sure = not change.low <= 0 <= change.high
+    return is_sure and abs(change.growth) > LENGTH_DRIFT
 
 
 def _on_forgetting(evidence: Evidence) -> list[Verdict]:
@@ -537,13 +529,12 @@ def _on_ranking(ranking: Ranking | None) -> list[Verdict]:
     """Nothing learned from a reward model is better than its ranking of pairs that it never saw."""
     if ranking is None:
         return []
-    low, high = wilson_interval(ranking.accuracy * ranking.comparisons, ranking.comparisons)
-    shown = {"share": ranking.accuracy, "low": low, "high": high, "n": ranking.pairs}
-    if low <= COIN:
+    ranked = ranking.ranked
+    if ranked.low <= COIN:
         evidence = Message(
             "Of {n} held-out pairs it ranked {share:.0%} as people did (95 % interval {low:.0%} to "
             "{high:.0%}); a coin gets 50 %.",
-            shown,
+            ranked._asdict(),
         )
     elif ranking.accuracy <= ranking.longer_wins:
         evidence = Message(
@@ -563,6 +554,7 @@ def _on_ranking(ranking: Ranking | None) -> list[Verdict]:
                 "Judge more pairs, on more different prompts, before anything learns from it: what "
                 "it cannot rank, PPO will exploit."
             ),
+            Curve("accuracy"),
         )
     ]
 
@@ -624,6 +616,14 @@ def _end(values: Sequence[float]) -> _End:
     if len(values) < 2:
         return _End(values[0], 0.0)
     return _End(fmean(values), math.sqrt(pvariance(values) / (len(values) - 1)))
+
+
+def _turn(points: Series) -> float | None:
+    """The step in the middle of the lowest stretch of a noisy curve; None where it begins so."""
+    size = max(1, math.ceil(END_SHARE * len(points)))
+    means = [fmean(v for _, v in points[at : at + size]) for at in range(len(points) - size + 1)]
+    lowest = min(range(len(means)), key=means.__getitem__)
+    return points[lowest + size // 2][0] if lowest else None
 
 
 def _rises(points: Series, *, since: float) -> bool:

@@ -77,13 +77,11 @@ def pill(text: str, tone: str = "quiet", *, id: str | None = None) -> Html:
     return el("span", text, class_=f"wsl-pill wsl-{tone}", id=id)
 
 
-def notice(tone: str, title: str, *body: str, id: str | None = None) -> Html:
-    """Something a person should read, with what to do about it."""
+def notice(tone: str, title: str, *body: str, shown: Html = EMPTY, id: str | None = None) -> Html:
+    """Something a person should read, with what to do about it, and a drawing that shows it."""
     role = "alert" if tone == "bad" else "status"
-    paragraphs = [el("p", part) for part in body if part]
-    return el(
-        "div", el("strong", title), *paragraphs, class_=f"wsl-notice wsl-{tone}", role=role, id=id
-    )
+    parts = [el("strong", title), *(el("p", part) for part in body if part), shown]
+    return el("div", *parts, class_=f"wsl-notice wsl-{tone}", role=role, id=id)
 
 
 def empty(title: str, body: str, *, id: str | None = None) -> Html:
@@ -225,6 +223,13 @@ class Line(NamedTuple):
     bars: Sequence[tuple[float, float, float]] = ()
 
 
+class Turn(NamedTuple):
+    """Where on the axis of a chart something turned."""
+
+    x: float
+    label: str
+
+
 def line_chart(
     title: str,
     lines: Sequence[Line],
@@ -233,12 +238,13 @@ def line_chart(
     guide: float | None = None,
     bounds: tuple[float, float] | None = None,
     axis: str = "",
+    turn: Turn | None = None,
 ) -> Html:
     """Curves over steps; a faint line shows every point, a strong one their running mean.
 
     Non-finite points are left out. `guide` is a value worth comparing with; `bounds` are the lowest
     and highest value that there can be, otherwise what is shown decides. `axis` says what the
-    curves are over where that is not steps.
+    curves are over where that is not steps. An upright line marks the `turn`.
     """
     drawn = [line._replace(points=_finite(line.points)) for line in lines]
     drawn = [line for line in drawn if line.points]
@@ -248,6 +254,7 @@ def line_chart(
         return el("figure", caption, body, class_="wsl-chart")
     frame = _frame_of(drawn, guide, bounds)
     shapes = [_guide_line(frame, guide)] if guide is not None else []
+    shapes += [_turn_line(frame, turn)] if turn else []
     shapes += [_bars(frame, line) for line in drawn if line.bars]
     shapes += [_curve(frame, line) for line in drawn]
     svg = el(
@@ -263,6 +270,7 @@ def line_chart(
         svg,
         el("span", _edge(frame.high), class_="wsl-tick-top"),
         el("span", _edge(frame.low), class_="wsl-tick-bottom"),
+        _turn_label(frame, turn) if turn else EMPTY,
         class_="wsl-plot",
     )
     steps = el(
@@ -371,6 +379,18 @@ def _move(frame: _Frame, x: float, y: float) -> str:
 def _guide_line(frame: _Frame, guide: float) -> Html:
     _, down = frame.place(frame.left, guide)
     return el("path", d=f"M0 {down:.2f}H100", class_="wsl-guide")
+
+
+def _turn_line(frame: _Frame, turn: Turn) -> Html:
+    across, _ = frame.place(turn.x, frame.low)
+    return el("path", d=f"M{across:.2f} 0V100", class_="wsl-turn-line")
+
+
+def _turn_label(frame: _Frame, turn: Turn) -> Html:
+    """On the side of the line where there is more room."""
+    across, _ = frame.place(turn.x, frame.low)
+    place = f"left: {across:.2f}%" if across < 50 else f"right: {100 - across:.2f}%"
+    return el("span", turn.label, class_="wsl-turn", style=place)
 
 
 def _chart_caption(title: str, lines: Sequence[Line], note: str) -> Html:

@@ -12,10 +12,11 @@ from labeling.ui.html import EMPTY, Html, Line, el
 from store.records import Run, RunEvent
 from training.blind import Standing, by_distance
 from training.events import EventKind, series
+from training.findings import WATCH, Curve
 from training.methods import METHODS, LearnsFrom
 from training.methods.dpo import LossType
 from training.overoptimization import looks
-from training.verdicts import COIN
+from training.proportions import COIN
 
 _LN_2 = math.log(2)
 _FROM_LN_2 = (LossType.SIGMOID, LossType.SIGMOID_NORM, LossType.ROBUST)
@@ -39,6 +40,16 @@ def curves(run: Run, events: Sequence[RunEvent], standings: Sequence[Standing] =
         class_="wsl-charts",
         id="run-curves-charts",
     )
+
+
+def shown_by(run: Run, events: Sequence[RunEvent], curve: Curve) -> Html:
+    """The chart that shows a verdict, with the step at which it turned; nothing where too little
+    was measured to make a curve."""
+    if curve.metric == WATCH:
+        return _watch(events, turn=curve.turn)
+    known = (*_charts(run.method, run.spec.get("options") or {}), *_UNCHARTED)
+    charts = (chart for chart in known if chart.is_of(curve.metric, events))
+    return next((chart.draw(events, turn=curve.turn) for chart in charts), EMPTY)
 
 
 class _Curve(NamedTuple):
@@ -66,14 +77,24 @@ class _Chart(NamedTuple):
         """Whether any of its metrics was measured."""
         return any(series(events, curve.metric) for curve in self.curves)
 
-    def draw(self, events: Sequence[RunEvent]) -> Html:
+    def is_of(self, metric: str, events: Sequence[RunEvent]) -> bool:
+        """Whether it draws a metric, and any of its lines has two points."""
+        has_line = any(len(series(events, curve.metric)) > 1 for curve in self.curves)
+        return has_line and any(curve.metric == metric for curve in self.curves)
+
+    def draw(self, events: Sequence[RunEvent], *, turn: float | None = None) -> Html:
         return html.line_chart(
             t(self.title),
             [curve.line(events) for curve in self.curves],
             note=t(self.note),
             guide=self.guide,
             bounds=self.bounds,
+            turn=None if turn is None else html.Turn(turn, _step(turn)),
         )
+
+
+def _step(step: float) -> str:
+    return t("step {left:g}", left=step)
 
 
 def _trained_and_held_out(metric: str) -> tuple[_Curve, ...]:
@@ -174,11 +195,20 @@ _SHARED = (
 )
 
 
-def _watch(events: Sequence[RunEvent]) -> Html:
+# What verdicts are drawn from although no chart of a method's own shows it.
+_UNCHARTED = (
+    _Chart(mark("Loss"), "", _trained_and_held_out("loss")),
+    _RANKS,
+    _Chart(mark("Score by the reward model"), "", (_Curve("score", mark("reward")),)),
+)
+
+
+def _watch(events: Sequence[RunEvent], *, turn: float | None = None) -> Html:
     """What both reward models make of the policy, over its distance to the reference."""
     seen = looks(events)
     if not seen:
         return EMPTY
+    turned = [html.Turn(look.distance, _step(look.step)) for look in seen if look.step == turn]
     return html.line_chart(
         t("Over-optimisation watch"),
         [
@@ -191,6 +221,7 @@ def _watch(events: Sequence[RunEvent]) -> Html:
             "is being exploited."
         ),
         axis="√KL",
+        turn=turned[0] if turned else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labeling import i18n
@@ -10,14 +10,19 @@ from labeling.i18n import say, t
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from training.artefacts import Artefact, Change
+from training.findings import Curve, Verdict, each_with_curve
 from training.measurements import Measurement, Unit, measurements, notes, plain
-from training.verdicts import Verdict
 
 
-def verdicts(found: Sequence[Verdict]) -> Html:
-    """What people and the numbers say, each with what to do next."""
+def verdicts(found: Sequence[Verdict], draw: Callable[[Curve], Html]) -> Html:
+    """What people and the numbers say, each with what to do next and the curve that shows it."""
     notices = (
-        html.notice(v.severity.value, say(v.title), say(v.evidence), say(v.advice)) for v in found
+        html.notice(
+            v.severity.value,
+            *(say(v.title), say(v.evidence), say(v.advice)),
+            shown=draw(curve) if curve else EMPTY,
+        )
+        for v, curve in each_with_curve(found)
     )
     return el("div", *notices, id="run-verdicts") if found else EMPTY
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from labeling.duels import judged
 from labeling.i18n import mark, say, t
 from labeling.launching import RunView
 from labeling.reward_models import made_reward_model
-from labeling.ui import duels, html, run_report
+from labeling.ui import duels, html, run_charts, run_report
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Policy, Run, RunEvent, RunState, last_user_message
 from training.blind import all_verdicts
@@ -126,7 +127,8 @@ def result(view: RunView, *, is_live: bool) -> Html:
         return EMPTY
     by_people = _by_people(view, is_live=is_live)
     found = all_verdicts(report, judged(view.duels), parent=view.run.parent_version)
-    measured = (run_report.verdicts(found), run_report.measured(report), by_people)
+    draw = partial(run_charts.shown_by, view.run, view.events)
+    measured = (run_report.verdicts(found, draw), run_report.measured(report), by_people)
     return html.join([*measured, run_report.habits(report), _samples(report)])
 
 

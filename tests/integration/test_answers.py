@@ -15,13 +15,13 @@ from tests.models import END_OF_TURN, build_model
 from tests.rundirs import eval_prompts, make_run_dir, run_here
 from training.artefacts import Artefact
 from training.events import EventReader, EventWriter
+from training.findings import Finding
 from training.generation import FinishReason, Output, Request
 from training.loading import load_base, load_tokenizer, render_prompt
 from training.messages import Message
 from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
 from training.tuning import Tuning
-from training.verdicts import Finding
 from training.worker import asking
 from training.worker.answers import tell_answers
 from training.worker.asking import Answers, answer, respond

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from training.blind import Blind, Standing, all_verdicts, by_distance, judge_by_people
+from training.findings import Finding, Severity
 from training.proportions import UNKNOWN, WinRate, win_rate
-from training.verdicts import Evidence, Finding, Severity, judge
+from training.verdicts import Evidence, judge
 
 PARENT, BASE = "pol-000003", "pol-000000"
 FINE = [v.to_json() for v in judge(Evidence(held_out_loss=[(1.0, 0.6), (2.0, 0.5)]))]

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.test_best_of_n import drawn
+from training.findings import Finding
 from training.measurements import measurements
 from training.methods import METHODS
 from training.methods.online_dpo import OnlineDPOOptions
 from training.options import SpecError
-from training.verdicts import Evidence, Finding, judge
+from training.verdicts import Evidence, judge
 
 
 def test_the_best_is_preferred_to_the_worst() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from typing import Any
@@ -21,11 +22,12 @@ from training.methods.dpo import DPOOptions
 from training.methods.reward import RewardOptions
 from training.overoptimization import Look
 from training.proportions import win_rate
-from training.report_page import HEIGHT, WIDTH, Beside, render
+from training.report_page import HEIGHT, MARGIN, WIDTH, Beside, render
 from training.verdicts import Evidence, judge
 
 HOSTILE = "<script>alert(3)</script><img src=x onerror=alert(4)>\"'&"
 VOID = {"meta", "br"}
+LOST = win_rate(20, 80, 0)._asdict()
 
 
 class Outline(HTMLParser):
@@ -132,7 +134,7 @@ def test_people_and_the_reward_model_are_drawn_over_the_root_of_the_kl() -> None
     page = render(make_spec(), EVENTS, make_report(), Beside(standings=[far, near]))
 
     told = " ".join(outline(page).text)
-    assert "by the reward model 0.5 → 0.9; by people 0.5 → 0.2" in told
+    assert "by the reward model 0.5 → 0.9 by people 0.5 → 0.2" in told
     assert "√KL 2.5" in told
     assert "by people" not in render(make_spec(), EVENTS, make_report())
 
@@ -143,7 +145,7 @@ def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:
 
     told = " ".join(read.text)
     assert "Over-optimisation watch" in told
-    assert "reward 0 → 6.25; second model 1 → 0" in told
+    assert "reward 0 → 6.25 second model 1 → 0" in told
     assert "√KL 2.5" in told
     assert "Proxy reward" not in told
 
@@ -151,6 +153,55 @@ def test_the_watch_is_one_drawing_over_the_root_of_the_kl() -> None:
 def look_at(kl: float) -> dict[str, float]:
     looked = Look(0, kl, kl, 0.1, 1.0 - bool(kl), 0.1)._asdict()
     return {name: value for name, value in looked.items() if name != "step"}
+
+
+def drawn_under_verdicts(events: Sequence[Event], report: Mapping[str, Any]) -> str:
+    """The section of the verdicts alone."""
+    verdicts = [verdict.to_json() for verdict in judge(Evidence.of(events, report))]
+    page = render(make_spec(), events, {**report, "verdicts": verdicts})
+    return page[page.index("What the numbers say") : page.index("What was asked")]
+
+
+OVERFIT = [
+    *(metrics(n, loss=0.7 - n / 40) for n in range(1, 21)),
+    *(metrics(5 * n, held_out_loss=loss) for n, loss in ((1, 0.6), (2, 0.5), (3, 0.6), (4, 0.7))),
+]
+
+
+def test_a_verdict_has_its_curve_under_its_words_with_the_step_at_which_it_turned() -> None:
+    found = drawn_under_verdicts(OVERFIT, {})
+
+    words, _, drawing = found.partition("<figure>")
+    assert "over-fitting" in words
+    assert 'aria-label="Loss: training 0.675 → 0.2; held-out 0.6 → 0.7"' in drawing
+    assert ">step 10</text>" in drawing
+    marked = re.search(r'<line x1="([\d.]+)"', drawing)
+    assert marked
+    # Of the steps 1 to 20, within the margins.
+    across = MARGIN + (WIDTH - 2 * MARGIN) * (10 - 1) / (20 - 1)
+    assert float(marked[1]) == pytest.approx(across, abs=0.1)
+
+
+def test_the_watch_is_marked_at_the_distance_of_the_step_at_which_it_turned() -> None:
+    watched = [Look(5 * n, n * 4.0, n, 0.1, w, 0.1) for n, w in enumerate((0, 1, 0.5, 0.25))]
+    events = [metrics(**look._asdict()) for look in watched]
+
+    drawing = drawn_under_verdicts(events, {})
+
+    marked = re.search(r'<line x1="([\d.]+)"', drawing)
+    assert marked
+    across = MARGIN + (WIDTH - 2 * MARGIN) * math.sqrt(4 / 12)
+    assert float(marked[1]) == pytest.approx(across, abs=0.1)
+    assert ">step 5</text>" in drawing
+
+
+@pytest.mark.parametrize(
+    "report", [make_report(), {"generations": {"kl_k1": 30.0}}, {"win_rate": LOST}]
+)
+def test_a_verdict_that_no_curve_shows_has_none(report: Mapping[str, Any]) -> None:
+    alone = metrics(5, kl=30.0)  # One point is no curve.
+
+    assert "<figure>" not in drawn_under_verdicts([alone], report)
 
 
 def test_the_page_needs_nothing_from_outside() -> None:
@@ -262,7 +313,14 @@ def test_every_metric_has_a_curve_also_one_that_nobody_named() -> None:
     told = outline(render(make_spec(), EVENTS, make_report())).text
 
     assert {"Loss", "KL to the reference, nats a response", "Odd number"} <= set(told)
-    assert "training 0.65 → 0.45; held-out 0.6 → 0.6" in told
+    assert {"training 0.65 → 0.45", "held-out 0.6 → 0.6"} <= set(told)
+
+
+def test_curves_of_one_drawing_are_told_apart_by_their_colours() -> None:
+    page = render(make_spec(), EVENTS, make_report())
+
+    assert '<i class="key training"></i>training 0.65 → 0.45' in page
+    assert '<i class="key held-out"></i>held-out 0.6 → 0.6' in page
 
 
 @pytest.mark.parametrize("report", [{}, {"generations": None, "pairs": None, "artefacts": []}])

@@ -12,10 +12,14 @@ import pytest
 
 from labeling.i18n import Language, say, speaking
 from training.artefacts import Artefact, Change
+from training.findings import WATCH, Curve, Finding, Severity, Verdict, each_with_curve
 from training.overoptimization import Look
-from training.verdicts import Evidence, Finding, Ranking, Severity, Verdict, judge
+from training.proportions import win_rate
+from training.shares import Share, Shares
+from training.verdicts import Evidence, Ranking, judge
 
 LN_2 = math.log(2)
+WINS = ("win_rate", "win_rate_over_base")
 
 
 def curve(
@@ -106,6 +110,46 @@ def test_what_a_rise_is_follows_the_scale_of_the_loss() -> None:
     assert findings(loss=ipo, held_out_loss=held_out(21, 20, 23)) == {Finding.OVERFITTING}
 
 
+MEMORISED = curve(lambda share: 0.5 + 0.5 * share, noise=0.02)
+
+
+@pytest.mark.parametrize(
+    "ranked",
+    [
+        {"shares": Shares(ranked=Share.of(0.5, 200))},
+        {"ranking": Ranking(200, 0.5, 0.4, 200)},
+    ],
+)
+def test_ranking_trained_pairs_far_better_than_held_out_ones_is_over_fitting(
+    ranked: dict[str, Any],
+) -> None:
+    flat = held_out(0.69, 0.69, 0.69)
+
+    verdict = judge(Evidence(loss=falling(), held_out_loss=flat, accuracy=MEMORISED, **ranked))[0]
+
+    assert (verdict.finding, verdict.severity) == (Finding.OVERFITTING, Severity.WARN)
+    assert "of 200 held-out pairs 50% (95 % interval 43% to 57%)" in str(verdict.evidence)
+
+
+@pytest.mark.parametrize("ranked", [Share.of(0.75, 200), Share.of(0.5, 19)])
+def test_a_gap_that_is_small_or_of_few_pairs_is_no_over_fitting(ranked: Share) -> None:
+    shares, held = Shares(ranked=ranked), held_out(0.6, 0.5)
+
+    found = findings(loss=falling(), held_out_loss=held, accuracy=MEMORISED, shares=shares)
+
+    assert Finding.OVERFITTING not in found
+
+
+def test_early_stopping_is_told_by_the_pairs_ranked_until_then() -> None:
+    given = {"loss": falling(), "held_out_loss": held_out(0.6, 0.5, 0.55), "accuracy": MEMORISED}
+    shares = Shares(ranked=Share.of(0.6, 100))
+
+    assert findings(**given, shares=shares, best_step=30) == {Finding.STOPPED_EARLY, Finding.FINE}
+    assert findings(**given, shares=Shares(ranked=Share.of(0.45, 100)), best_step=30) == {
+        Finding.OVERFITTING
+    }
+
+
 def test_over_fitting_that_early_stopping_undid_is_quiet() -> None:
     (verdict, fine) = judge(
         Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7), best_step=30)
@@ -113,6 +157,16 @@ def test_over_fitting_that_early_stopping_undid_is_quiet() -> None:
 
     assert (verdict.finding, verdict.severity) == (Finding.STOPPED_EARLY, Severity.QUIET)
     assert fine.finding is Finding.FINE
+
+
+def test_stopping_early_does_not_hide_that_the_training_loss_rose() -> None:
+    diverging = curve(lambda share: LN_2 + 3 * share, noise=0.02)
+
+    (verdict,) = judge(
+        Evidence(loss=diverging, held_out_loss=held_out(0.69, 1.5, 2.8), best_step=15)
+    )
+
+    assert (verdict.finding, verdict.severity) == (Finding.UNSTABLE, Severity.BAD)
 
 
 def test_a_best_step_at_the_end_is_simply_fine() -> None:
@@ -175,16 +229,24 @@ def test_distance_warns_and_then_stops(kl: float, severity: Severity) -> None:
     [
         (100.0, 120.0, Finding.LONGER),
         (100.0, 80.0, Finding.SHORTER),
-        (100.0, 110.0, Finding.FINE),
+        (100.0, 114.0, Finding.FINE),
         (100.0, 90.0, Finding.FINE),
     ],
 )
 def test_length_drifts_beyond_fifteen_percent(
     before: float, after: float, finding: Finding
 ) -> None:
-    length = change(Artefact.LENGTH, before, after, alarm=after > before)
+    length = change(Artefact.LENGTH, before, after)
 
     assert findings(changes=changed(length)) == {finding}
+
+
+@pytest.mark.parametrize("artefact", Artefact)
+def test_nothing_is_fine_while_a_count_alarms(artefact: Artefact) -> None:
+    (verdict,) = judge(Evidence(changes=changed(change(artefact, 100, 112, alarm=True))))
+
+    assert verdict.severity in (Severity.WARN, Severity.BAD)
+    assert str(artefact.label) in str(verdict.evidence)
 
 
 def test_a_drift_within_its_noise_is_none() -> None:
@@ -314,6 +376,61 @@ def test_a_verdict_survives_json_and_is_said_in_chinese() -> None:
         assert say(again.evidence) == "每 100 个回复中含糊其辞的句数：训练前 10，训练后 40。"
 
 
+LOOKS = [Look(5 * n, n * 4.0, float(n), 0.1, w, 0.1) for n, w in enumerate((0, 1, 0.5, 0.25))]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "shown"),
+    [
+        (Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7)), Curve("loss", 30)),
+        (
+            Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7), best_step=30),
+            Curve("loss", 30),
+        ),
+        (Evidence(loss=curve(lambda share: share)), Curve("loss")),
+        (Evidence(loss=falling(0.68)), Curve("loss")),
+        (Evidence(accuracy=curve(lambda _: 0.5)), Curve("accuracy")),
+        (Evidence(score=curve(lambda _: 0.0)), Curve("score")),
+        (Evidence(looks=LOOKS), Curve(WATCH, 5)),
+        (Evidence(kl=12.0), Curve("kl")),
+        (Evidence(shares=Shares(ranked=Share.of(0.3, 100))), Curve("accuracy")),
+        (Evidence(shares=Shares(won=Share.of(0.2, 100))), None),
+    ],
+)
+def test_a_verdict_names_the_curve_that_shows_it_and_where_that_turned(
+    evidence: Evidence, shown: Curve | None
+) -> None:
+    assert judge(evidence)[0].curve == shown
+
+
+def test_a_loss_that_fell_before_it_rose_turned_at_its_lowest() -> None:
+    loss = curve(lambda share: 1 + 6 * abs(share - 0.3), noise=0.02)
+
+    (verdict,) = judge(Evidence(loss=loss))
+
+    assert verdict.finding is Finding.UNSTABLE
+    assert verdict.curve is not None
+    assert verdict.curve.turn == pytest.approx(18, abs=3)
+
+
+def test_a_curve_survives_json_and_older_verdicts_have_none() -> None:
+    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held_out(0.6, 0.5, 0.7)))
+    told = verdict.to_json()
+
+    assert Verdict.from_json(told).curve == Curve("loss", 30)
+    del told["curve"]
+    assert Verdict.from_json(told).curve is None
+
+
+def test_a_curve_that_shows_two_verdicts_is_drawn_under_the_first() -> None:
+    shares = Shares(ranked=Share.of(0.3, 100))
+    found = judge(Evidence(accuracy=MEMORISED, shares=shares))
+
+    drawn = [(v.finding, c and c.metric) for v, c in each_with_curve(found)]
+
+    assert drawn == [(Finding.CONTRARY, "accuracy"), (Finding.OVERFITTING, None)]
+
+
 @pytest.mark.parametrize(
     ("ranking", "said"),
     [
@@ -342,17 +459,90 @@ def test_a_reward_model_that_ranks_is_to_be_learned_from_and_not_promoted() -> N
     [(5, Finding.NOT_MEASURED), (19, Finding.NOT_MEASURED), (20, Finding.FINE)],
 )
 def test_few_held_out_pairs_are_not_said_to_look_fine(pairs: int, finding: Finding) -> None:
-    counted = Evidence.of([], {"pairs": {"pairs": pairs, "accuracy": 0.4}}).held_out_pairs
-    assert counted == pairs
+    shares = Evidence.of([], {"pairs": {"pairs": pairs, "accuracy": 0.6}}).shares
 
     held = held_out(0.6, 0.5, 0.45, 0.44)
-    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held, held_out_pairs=counted))
+    (verdict,) = judge(Evidence(loss=falling(), held_out_loss=held, shares=shares))
 
     assert verdict.finding is finding
     assert (str(pairs) in say(verdict.evidence)) == (finding is Finding.NOT_MEASURED)
 
 
 def test_few_held_out_pairs_hide_no_other_verdict() -> None:
-    found = findings(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.7), held_out_pairs=5)
+    shares = Shares(ranked=Share.of(0.6, 5))
+    found = findings(loss=falling(0.05), held_out_loss=held_out(0.6, 0.5, 0.7), shares=shares)
 
     assert found == {Finding.OVERFITTING}
+
+
+def told_of(**report: Any) -> tuple[set[Finding], str]:
+    """Of a run that is fine but for what its report says, all its evidence in words."""
+    lines = [Line("metrics", {"step": n, "held_out_loss": 0.6 - n / 50}) for n in range(5)]
+    verdicts = judge(Evidence.of(lines, report))
+    return {verdict.finding for verdict in verdicts}, " ".join(str(v.evidence) for v in verdicts)
+
+
+def won(share: float, n: int = 100) -> dict[str, Any]:
+    return win_rate(round(share * n), n - round(share * n), 0)._asdict()
+
+
+@pytest.mark.parametrize("name", WINS)
+def test_a_policy_that_surely_loses_by_the_reward_model_is_not_called_fine(name: str) -> None:
+    found, said = told_of(**{name: {**won(0.2), "rate_before": 0.5}})
+
+    assert found == {Finding.LOSING}
+    assert "20%" in said
+    assert "13% to 29%" in said
+    assert told_of(**{name: won(0.45)})[0] == {Finding.FINE}  # may be chance
+    assert told_of(**{name: win_rate(0, 0, 0)._asdict()})[0] == {Finding.FINE}
+
+
+def test_who_beats_it_is_named() -> None:
+    before, base = (judge(Evidence.of([], {name: won(0.2)}))[0] for name in WINS)
+
+    assert str(before.title) == "It loses to the policy before"
+    assert str(base.title) == "It loses to the base model"
+
+
+@pytest.mark.parametrize(
+    ("by", "said"), [("reward_model", "a clearly worse response"), ("text", "fell apart")]
+)
+def test_more_regressions_than_chance_explains_are_not_called_fine(by: str, said: str) -> None:
+    def of(share: float, n: int) -> dict[str, Any]:
+        return {"regressions": {**Share.of(share, n)._asdict(), "by": by}}
+
+    found, evidence = told_of(**of(0.6, 100))
+
+    assert found == {Finding.REGRESSED}
+    assert said in evidence
+    assert told_of(**of(0.25, 1000))[0] == {Finding.FINE}
+    assert told_of(**of(0.4, 10))[0] == {Finding.FINE}  # may be chance
+
+
+@pytest.mark.parametrize("name", ["instructions", "format"])
+def test_checks_that_surely_hold_less_often_are_not_called_fine(name: str) -> None:
+    found, said = told_of(**{name: {"checks": 60, "before": 0.95, "after": 0.1}})
+
+    assert found == {Finding.UNHEEDING}
+    assert "95% held before training and 10% after" in said
+    few = {name: {"checks": 3, "before": 1.0, "after": 0.66}}
+    assert told_of(**few)[0] == {Finding.FINE}
+    assert told_of(**{name: {"checks": 60, "before": 0.1, "after": 0.95}})[0] == {Finding.FINE}
+
+
+def test_a_format_is_not_told_twice_where_all_checks_ask_for_one() -> None:
+    fallen = {"checks": 60, "before": 0.95, "after": 0.1}
+
+    (verdict,) = judge(Evidence.of([], {"instructions": fallen, "format": fallen}))
+
+    assert "format" in str(verdict.title)
+
+
+def test_ranking_held_out_pairs_surely_worse_than_a_coin_is_not_called_fine() -> None:
+    pairs = {"pairs": 100, "accuracy": 0.3}
+
+    found, said = told_of(pairs=pairs)
+
+    assert found == {Finding.CONTRARY}
+    assert "Of 100 held-out pairs it ranked 30% as people did" in said
+    assert told_of(pairs={**pairs, "accuracy": 0.45})[0] == {Finding.FINE}  # may be chance

@@ -27,7 +27,9 @@ from store.training_data import KindCount
 from training.artefacts import Response, compare
 from training.blind import Standing
 from training.events import series
+from training.findings import WATCH, Curve
 from training.messages import Message
+from training.overoptimization import Look
 from training.proportions import UNKNOWN, win_rate
 from training.verdicts import Evidence, judge
 
@@ -197,6 +199,68 @@ def test_people_who_like_it_less_than_the_reward_model_did_are_heard_before_the_
     assert "The numbers look fine" in alone
     assert "The numbers look fine" not in heard
     assert "by the reward model, and 20% by people" in heard
+
+
+OVERFIT = [
+    *(("metrics", {"step": n, "loss": 0.7 - n / 40}) for n in range(1, 21)),
+    *(
+        ("metrics", {"step": 5 * n, "held_out_loss": loss})
+        for n, loss in ((1, 0.6), (2, 0.5), (3, 0.6), (4, 0.7))
+    ),
+]
+
+
+def of_overfit_run(**without: Any) -> str:
+    events = make_events(*OVERFIT)
+    (verdict,) = judge(Evidence.of(events, {}))
+    told = {name: value for name, value in verdict.to_json().items() if name not in without}
+    run = make_run(RunState.SUCCEEDED, result={"report": {"verdicts": [told]}})
+    return result_of(RunView(run, events, None))
+
+
+def test_a_verdict_has_its_curve_under_its_words_with_the_step_at_which_it_turned() -> None:
+    words, _, drawing = of_overfit_run().partition("<figure")
+
+    assert "over-fitting" in words
+    assert "held-out from 0.6 to 0.7" in drawing
+    # Of the steps 1 to 20.
+    assert "M47.37 0V100" in drawing
+    assert 'class="wsl-turn" style="left: 47.37%">step 10<' in drawing
+
+
+def test_a_verdict_of_an_older_version_is_shown_without_a_curve() -> None:
+    shown = of_overfit_run(curve=None)
+
+    assert "over-fitting" in shown
+    assert "<figure" not in shown
+
+
+def test_a_verdict_on_a_curve_of_one_point_has_no_drawing() -> None:
+    run, events = make_run(RunState.SUCCEEDED), make_events(("metrics", {"step": 1, "kl": 30.0}))
+
+    assert run_charts.shown_by(run, events, Curve("kl")) == ""
+    assert run_charts.shown_by(run, events, Curve("unheard_of")) == ""
+
+
+@pytest.mark.parametrize("method", ["ppo", "online_dpo", "best_of_n", "dpo", "reward", "sft"])
+@pytest.mark.parametrize("metric", ["loss", "score", "kl", "length", "accuracy"])
+def test_what_a_verdict_is_drawn_from_has_a_chart_with_every_method(
+    method: str, metric: str
+) -> None:
+    run = make_run(RunState.SUCCEEDED, method=method)
+    events = make_events(*(("metrics", {"step": n, metric: n / 2}) for n in range(3)))
+
+    assert "<figure" in run_charts.shown_by(run, events, Curve(metric))
+
+
+def test_the_watch_is_marked_at_the_distance_of_the_step_at_which_it_turned() -> None:
+    watched = [Look(5 * n, n * 4.0, n, 0.1, 1.0, 0.1) for n in range(5)]
+    events = make_events(*(("metrics", look._asdict()) for look in watched))
+
+    drawn = run_charts.shown_by(make_run(), events, Curve(WATCH, 5))
+
+    assert "M50.00 0V100" in drawn
+    assert ">step 5<" in drawn
 
 
 @pytest.mark.parametrize(
