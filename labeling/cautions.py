@@ -330,8 +330,8 @@ def _prompts(facts: DataFacts) -> Iterator[Caution]:
                 {"n": facts.leaked_prompts},
             ),
             Message(
-                "Rows whose prompt is a test prompt of the run are left out of training, so that "
-                "the measurement stays honest."
+                "Rows that ask what a test prompt of the run asks, or nearly, are left out of "
+                "training. Those that name other numbers stay, and make the test easier."
             ),
         )
 

@@ -40,6 +40,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"iterations": 8, "prompts": 8, "generations": 4, "batch_size": 16},
     "best_of_n": {"n": 8, "prompts": 24, "epochs": 6, "batch_size": 8},
     "online_dpo": {"prompts": 20, "epochs": 4, "batch_size": 8, "learning_rate": 3e-3},
+    "ppo": {"iterations": 1, "rollouts": 16, "minibatch_size": 8, "micro_batch_size": 8},
 }
 # Of the kind that is trained on; there are others in what is.
 TEST_PROMPTS = [[{"role": "user", "content": f"Where is parcel {n}?"}] for n in range(100, 124)]
@@ -462,6 +463,39 @@ def test_a_prompt_that_leaves_no_room_is_left_out_and_counted(tmp_path: Path, st
     run_dir = prepare(tmp_path / "run", start, "rloo", rows=rows, iterations=2, eval_generations=0)
     assert ran(run_dir).report["data"] == {"train": 7, "held_out": 0, "too_long": 1, "seen": 64}
     assert 3 not in run_dir.read_trained_rows()
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_prompts_that_the_result_is_tested_with_are_never_asked(
+    tmp_path: Path, start: Start, method: str
+) -> None:
+    first, second = (messages[0]["content"] for messages in TEST_PROMPTS[:2])
+    leaked = [[{"role": "user", "content": text}] for text in (first, f"  {second.upper()}")]
+    rows = [*({"prompt": prompt} for prompt in leaked), *prompt_rows(8)]
+    run_dir = prepare(tmp_path / "run", start, method, rows=rows, eval_generations=0)
+    ran(run_dir)
+    asked = set(run_dir.read_trained_rows())
+    if run_dir.completions_path.exists():
+        asked |= {json.loads(line)["row"] for line in run_dir.completions_path.open()}
+    assert asked
+    assert asked <= set(range(2, 10))
+    assert any(text.startswith("2 rows ask") for text in warnings_of(run_dir))
+
+
+def test_prompts_that_are_all_of_the_test_are_refused_with_what_to_do(
+    tmp_path: Path, start: Start
+) -> None:
+    rows = [{"prompt": prompt} for prompt in TEST_PROMPTS]
+    failure = run_here(prepare(tmp_path / "run", start, "best_of_n", rows=rows)).failure
+    assert failure
+    assert failure.name == "all_tested"
+    assert "all 24 rows ask what the result is tested with" in failure.message
+    assert "Import other prompts" in failure.advice
+
+
+def warnings_of(run_dir: RunDir) -> list[str]:
+    events = EventReader(run_dir.events_path).read()
+    return [event.data["message"] for event in events if event.kind == "warning"]
 
 
 def test_best_of_n_tells_what_more_responses_would_gain(tmp_path: Path, start: Start) -> None:

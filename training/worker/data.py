@@ -16,6 +16,9 @@ from training.methods import LearnsFrom
 from training.similarity import Lookalikes
 from training.worker.failures import BadData
 
+# What is said in a prompt, turn by turn.
+Messages = Sequence[Mapping[str, str]]
+
 MAX_HELD_OUT_CONVERSATIONS = 400
 CHUNK_OF_BATCHES = 8
 
@@ -107,10 +110,10 @@ def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
     )
 
 
-def without_test_prompts(split: Split, tested: Sequence[Sequence[Mapping[str, str]]]) -> Split:
-    """Leave out of training what a test prompt is equal or nearly equal to."""
+def without_test_prompts(rows: Sequence[Row], tested: Sequence[Messages]) -> list[Row]:
+    """Leave out what a test prompt is equal or nearly equal to."""
     known = Lookalikes(_said(prompt) for prompt in tested)
-    return split._replace(train=[row for row in split.train if _said(row.prompt) not in known])
+    return [row for row in rows if _said(row.prompt) not in known]
 
 
 def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
@@ -125,9 +128,7 @@ def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], lis
     )
 
 
-def unseen(
-    tested: Sequence[Sequence[Mapping[str, str]]], trained: Sequence[Sequence[Mapping[str, str]]]
-) -> list[int]:
+def unseen(tested: Sequence[Messages], trained: Sequence[Messages]) -> list[int]:
     """The places of test prompts that none of those trained on is equal or nearly equal to."""
     texts = [_said(prompt) for prompt in tested]
     known = Lookalikes(texts)
@@ -136,7 +137,7 @@ def unseen(
     return [place for place, text in enumerate(texts) if text not in met]
 
 
-def _said(prompt: Sequence[Mapping[str, str]]) -> str:
+def _said(prompt: Messages) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
