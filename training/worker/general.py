@@ -1,8 +1,8 @@
 """General demonstrations: what a policy should keep knowing, for runs that learn something else.
 
 They lie in the run directory in TRL's columns, `prompt` and `completion`. Some may be replayed; the
-others, of other conversations, tell what was forgotten. Which is which depends on how each of them
-opens alone, so that what one run has replayed, no other is measured on.
+others, of other conversations, tell what was forgotten. Which is which depends alone on how each of
+them and its twins open, so that what one run has replayed, no other is measured on.
 """
 
 from __future__ import annotations
