@@ -268,6 +268,17 @@ def test_groups_are_padded_to_their_longest_prompt_and_response() -> None:
     assert told.tokens == 2 * 10 * 8 * 4 * (50 + 128)
 
 
+def test_general_text_is_read_before_and_after_though_nothing_is_answered() -> None:
+    known = ROWS._replace(general=1000)
+    dpo, reward = (
+        [foretold(method, rows=rows, **alone()).flops for rows in (ROWS, known)]
+        for method in ("dpo", "reward")
+    )
+
+    assert dpo[0] < dpo[1]
+    assert reward[0] == reward[1]
+
+
 def test_best_of_n_learns_the_best_that_it_keeps() -> None:
     told = foretold("best_of_n", **alone(n=4, prompts=200, keep=0.25, batch_size=10))
 
