@@ -512,6 +512,44 @@ def test_best_of_n_tells_what_more_responses_would_gain(tmp_path: Path, start: S
     assert phases == ["loading", "generating", "preparing", "training", "evaluating"]
 
 
+def second_of(start: Start, folder: Path) -> Path:
+    """The same reward model, whose scores are half as large."""
+    assert start.reward_model is not None
+    second = Path(shutil.copytree(start.reward_model, folder))
+    scale = json.loads((second / "scores.json").read_text())
+    (second / "scores.json").write_text(json.dumps({**scale, "sd": 2 * scale["sd"]}))
+    return second
+
+
+def test_a_second_reward_model_tells_what_the_best_are_worth_and_so_it_does_when_the_run_goes_on(
+    tmp_path: Path, start: Start
+) -> None:
+    options: dict[str, Any] = {"prompts": 12, "missing_eos_penalty": 0.0, "eval_generations": 0}
+    run_dir = prepare(
+        tmp_path / "run",
+        start,
+        "best_of_n",
+        watch_model=second_of(start, tmp_path / "second"),
+        save_steps=2,
+        **options,
+    )
+    curve = ran(run_dir).report["best_of_n"]
+    for point in curve:
+        assert point["watch_reward"] == pytest.approx(point["reward"] / 2, abs=1e-4)
+
+    adapter = adapter_of(run_dir)
+    newest = run_dir.newest_checkpoint()
+    assert newest is not None
+    (newest / "complete").unlink()
+    run_dir.forget_end()
+    assert ran(run_dir).report["best_of_n"] == curve
+    assert adapter_of(run_dir) == adapter
+
+    alone = prepare(tmp_path / "alone", start, "best_of_n", save_steps=2, **options)
+    assert "watch_reward" not in ran(alone).report["best_of_n"][0]
+    assert adapter_of(alone) == adapter
+
+
 def test_a_crash_while_drawing_loses_nothing_and_draws_nothing_twice(
     tmp_path: Path, start: Start
 ) -> None:
@@ -692,10 +730,7 @@ def test_a_method_that_needs_a_reward_model_does_not_start_without_one(
 def test_online_dpo_is_watched_across_its_rounds_and_when_it_goes_on(
     tmp_path: Path, start: Start
 ) -> None:
-    assert start.reward_model is not None
-    second = shutil.copytree(start.reward_model, tmp_path / "second")
-    scale = json.loads((second / "scores.json").read_text())
-    (second / "scores.json").write_text(json.dumps({**scale, "sd": 2 * scale["sd"]}))
+    second = second_of(start, tmp_path / "second")
     run_dir = prepare(
         tmp_path / "run", start, "online_dpo", watch_model=second, watch_steps=3, save_steps=2
     )

@@ -289,6 +289,16 @@ def test_best_of_n_learns_the_best_that_it_keeps() -> None:
     assert more.flops > 1.5 * told.flops
 
 
+def test_a_second_reward_model_scores_what_best_of_n_has_drawn() -> None:
+    one, both = (
+        foretold("best_of_n", company=Company(is_scored=True, is_watched=watched), **alone())
+        for watched in (False, True)
+    )
+
+    assert one.flops < both.flops
+    assert one.memory.reward_model < both.memory.reward_model
+
+
 def test_online_dpo_learns_both_sides_of_the_pairs_of_all_rounds() -> None:
     given = alone(prompts=50, epochs=2, batch_size=8, max_new_tokens=40)
     one, two = (foretold("online_dpo", rounds=rounds, **given) for rounds in (1, 2))
