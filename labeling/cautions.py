@@ -32,9 +32,9 @@ LONGER_WINS = 0.85
 FIRST_WINS = 0.62
 VERSION_WINS = 0.9
 ONE_PERSON = 0.6
-# Share of prompts that differ in more than numbers and punctuation, below which data lack variety.
+# Below this, data lack variety: the share of distinct prompts among what was judged, and of
+# prompts that differ in more than numbers and punctuation.
 DISTINCT = 0.8
-REPEATED = 0.5
 # Lambert et al. 2024 (Tulu 3) used 5; 0.1 for sums over some tens of tokens is as much.
 SMALL_MEAN_BETA = 1.0
 CUT_NOTED, CUT_WARNED = 0.01, 0.05
@@ -72,6 +72,7 @@ def of_data(method: Method, options: MethodOptions, facts: DataFacts) -> Iterato
     yield from _one_person(facts)
     yield from _habits(facts)
     yield from _thumbs(options, facts)
+    yield from _repeated(method, facts)
     yield from _prompts(facts)
 
 
@@ -296,18 +297,27 @@ def _thumbs(options: MethodOptions, facts: DataFacts) -> Iterator[Caution]:
         )
 
 
-def _prompts(facts: DataFacts) -> Iterator[Caution]:
+def _repeated(method: Method, facts: DataFacts) -> Iterator[Caution]:
+    """Prompts come again and again.
+
+    Held against how often one was put to people, not against rows: a ranking of k responses makes
+    up to k (k - 1) / 2 pairs or k ratings of one prompt, and that is no lack of prompts.
+    """
     distinct = Tally(facts.distinct_prompts, facts.comparisons)
-    if facts.comparisons >= FEWEST and distinct.share < REPEATED:
-        yield Caution(
-            "repeated",
-            Severity.NOTE,
-            Message(
-                "Only {prompts} prompts stand behind {comparisons} comparisons.",
-                {"prompts": facts.distinct_prompts, "comparisons": facts.comparisons},
-            ),
-            Message("New prompts teach more than further judgments of the same ones."),
-        )
+    if facts.comparisons < FEWEST or distinct.share >= DISTINCT:
+        return
+    shown = {"prompts": facts.distinct_prompts, "comparisons": facts.comparisons}
+    yield Caution(
+        "repeated",
+        Severity.WARN,
+        Message("Only {prompts} different prompts stand behind {comparisons} examples.", shown)
+        if method.learns_from is LearnsFrom.DEMONSTRATIONS
+        else Message("Only {prompts} prompts stand behind {comparisons} comparisons.", shown),
+        Message("New prompts teach more than further judgments of the same ones."),
+    )
+
+
+def _prompts(facts: DataFacts) -> Iterator[Caution]:
     varied = Tally(facts.distinct_templates, facts.distinct_prompts)
     if facts.distinct_prompts >= FEWEST and varied.share < DISTINCT:
         yield Caution(
@@ -330,8 +340,8 @@ def _prompts(facts: DataFacts) -> Iterator[Caution]:
                 {"n": facts.leaked_prompts},
             ),
             Message(
-                "Rows whose prompt is a test prompt of the run are left out of training, so that "
-                "the measurement stays honest."
+                "Rows that ask what a test prompt of the run asks, or nearly, are left out of "
+                "training. Those that name other numbers stay, and make the test easier."
             ),
         )
 

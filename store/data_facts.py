@@ -44,7 +44,8 @@ class SampledRow(NamedTuple):
 class DataFacts(NamedTuple):
     """What the rows of one kind are like.
 
-    `comparisons` are those that the rows come from; where a kind has none, each row is its own.
+    `comparisons` are those that the rows come from, a single response that was rated being one too;
+    each demonstration and each prompt is its own.
     `distinct_templates` are prompts that differ in more than numbers, case and punctuation;
     `leaked_prompts` are held-out prompts of which training has one that does not.
     `annotators` are people, by how many of the judgments behind the rows are theirs; `top_person`
@@ -85,7 +86,7 @@ _NARROW = {
     Kind.PREFERENCES: "comparison_id, {pair}, false AS is_tie, NULL::BOOLEAN AS label",
     Kind.COMPARISONS: "comparison_id, {pair}, is_tie, NULL::BOOLEAN AS label",
     Kind.DEMONSTRATIONS: "completion_id AS comparison_id, {single}, NULL::BOOLEAN AS label",
-    Kind.RATINGS: "completion_id AS comparison_id, {single}, label",
+    Kind.RATINGS: "{judged} AS comparison_id, {single}, label",
     Kind.PROMPTS: "prompt_id AS comparison_id, {nothing}, NULL::BOOLEAN AS label",
 }
 _PAIR = """
@@ -98,6 +99,8 @@ _SINGLE = """
     length(completion[1].content) AS one, NULL::BIGINT AS other,
     NULL::VARCHAR AS winner, NULL::VARCHAR AS loser, false AS is_tie
 """
+# A pair taken apart, or all responses of a ranking, were judged together.
+_JUDGED = "(SELECT j.comparison_id FROM judgments j WHERE j.id = judgment_ids[1])"
 _NOTHING = """
     NULL::VARCHAR AS one_id, NULL::VARCHAR AS other_id, 0::BIGINT AS one, NULL::BIGINT AS other,
     NULL::VARCHAR AS winner, NULL::VARCHAR AS loser, false AS is_tie
@@ -221,7 +224,7 @@ def version(store: Store) -> tuple[int, ...]:
 
 
 def _narrow(kind: Kind, only: str | None) -> str:
-    columns = _NARROW[kind].format(pair=_PAIR, single=_SINGLE, nothing=_NOTHING)
+    columns = _NARROW[kind].format(pair=_PAIR, single=_SINGLE, nothing=_NOTHING, judged=_JUDGED)
     chars = _CHARS.format(messages="prompt")
     kept = f" WHERE kind = '{only}'" if only else ""
     return (

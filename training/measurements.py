@@ -198,18 +198,18 @@ def _of_reward(reward: Mapping[str, Any]) -> list[Measurement]:
 
 
 def _of_best_of_n(curve: Sequence[Mapping[str, float]]) -> list[Measurement]:
-    """What choosing among more responses gains; before is a single one."""
-    if not curve:
-        return []
-    first = curve[0]["reward"]
-    return [
-        Measurement(
-            Message("Reward of the best of {n} (KL {kl:.2g} nats)", {"n": p["n"], "kl": p["kl"]}),
-            first,
-            p["reward"],
-        )
-        for p in curve[1:]
-    ]
+    """What choosing among more responses gains, and what a second reward model says of that, where
+    it was asked; before is a single one."""
+    first, *more = curve
+    found = []
+    for point in more:
+        told = {"n": point["n"], "kl": point["kl"]}
+        label = Message("Reward of the best of {n} (KL {kl:.2g} nats)", told)
+        found.append(Measurement(label, first["reward"], point["reward"]))
+        if "watch_reward" in point:
+            label = Message("The same best of {n}, by the second reward model", {"n": point["n"]})
+            found.append(Measurement(label, first["watch_reward"], point["watch_reward"]))
+    return found
 
 
 def _of_win_rate(won: Mapping[str, Any]) -> list[Measurement]:

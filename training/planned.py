@@ -241,6 +241,8 @@ class PlannedRun(ABC):
         """Both policies answer, some prompts one by one as well, perhaps the base too; a reward
         model may score all answers, and the policies read them and what they should keep
         knowing."""
+        kept = self.rows.general_held_out or self.answers
+        yield self._reading(2 * kept)
         if not self.answers:
             return
         writers = 2 + self.company.meets_base
@@ -249,8 +251,7 @@ class PlannedRun(ABC):
         alone = 2 * min(ANSWERED_ALONE, self.answers)
         yield Pass(alone * self.prompt_mean, alone)
         yield Pass(alone * self.answer.mean, alone * self.answer.mean)
-        kept = self.rows.general_held_out or self.answers
-        yield self._reading(2 * (self.answers + kept))
+        yield self._reading(2 * self.answers)
         if self.is_scored:
             yield self._reading(writers * self.answers, has_head=False)
 

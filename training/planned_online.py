@@ -208,8 +208,12 @@ class PlannedChoosing(PlannedRewarded):
         at_once = max(1, GENERATION_ROWS // n)
         times = math.ceil(self.asked / at_once)
         yield from self.drawing(at_once * n, self._new, times=times)
-        yield Pass(self.asked * n * self.length, times, has_head=False)
+        yield self._scoring(times)
         yield from self.teaching.learning()
+
+    def _scoring(self, batches: int) -> Pass:
+        """All that is drawn, by one reward model."""
+        return Pass(self.asked * self.options.n * self.length, batches, has_head=False)
 
     def step_bytes(self) -> float:
         drawing = self.generation_bytes(GENERATION_ROWS, self._new.longest)
@@ -249,6 +253,16 @@ class PlannedBestOfN(PlannedChoosing):
     @property
     def asked(self) -> int:
         return min(self.options.prompts, self.rows.number)
+
+    @property
+    def is_watched(self) -> bool:
+        """A second reward model is there, and scores what was drawn."""
+        return self.company.is_watched
+
+    def watching(self) -> Iterator[Pass]:
+        """Once, prompt by prompt."""
+        if self.is_watched:
+            yield self._scoring(self.asked)
 
     @cached_property
     def teaching(self) -> PlannedRows:

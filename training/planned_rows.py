@@ -110,6 +110,10 @@ class PlannedRows(PlannedRun):
         looked_at = reading.looks * trained + reading.first_looks * epoch + self._measured
         yield Pass(looked_at, looked_at / self._batch_mean, has_head=has_head)
 
+    def measuring(self) -> Iterator[Pass]:
+        """A reward model answers nothing and has nothing to forget."""
+        return super().measuring() if self.reading.answers else iter(())
+
     def step_bytes(self) -> float:
         beside = math.ceil(self.options.batch_size * self.beside / self.learned)
         tokens = (self.options.batch_size * self.reading.sequences + beside) * self.longest

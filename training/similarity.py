@@ -27,13 +27,13 @@ class Lookalikes:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._normal = {_normal(text) for text in texts}
+        self._normal = {normal_form(text) for text in texts}
         self._by_numbers: defaultdict[tuple[str, ...], list[Counter[str]]] = defaultdict(list)
         for text in self._normal:
             self._by_numbers[tuple(_NUMBER.findall(text))].append(_trigrams(text))
 
     def __contains__(self, text: str) -> bool:
-        normal = _normal(text)
+        normal = normal_form(text)
         if normal in self._normal:
             return True
         others = self._by_numbers.get(tuple(_NUMBER.findall(normal)), ())
@@ -43,9 +43,14 @@ class Lookalikes:
         return any(_jaccard(trigrams, other) >= NEAR for other in alike)
 
 
+def normal_form(text: str) -> str:
+    """The same for texts that are equal but for white space and capitals."""
+    return " ".join(text.split()).casefold()
+
+
 def are_same(a: str, b: str) -> bool:
     """Equal but for white space and capitals."""
-    return _normal(a) == _normal(b)
+    return normal_form(a) == normal_form(b)
 
 
 def are_near(a: str, b: str) -> bool:
@@ -54,7 +59,7 @@ def are_near(a: str, b: str) -> bool:
     Takes time in proportion to the length. Texts that name other numbers are never near: a wrong
     order number is what people look for.
     """
-    a, b = _normal(a), _normal(b)
+    a, b = normal_form(a), normal_form(b)
     if a == b:
         return True
     if min(len(a), len(b)) - 2 < NEAR * (max(len(a), len(b)) - 2):
@@ -62,10 +67,6 @@ def are_near(a: str, b: str) -> bool:
     if _NUMBER.findall(a) != _NUMBER.findall(b):
         return False
     return _jaccard(_trigrams(a), _trigrams(b)) >= NEAR
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def _trigrams(text: str) -> Counter[str]:

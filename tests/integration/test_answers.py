@@ -246,6 +246,28 @@ def test_forgetting_is_measured_on_general_text_where_there_is_some(
     assert told["loss_after"] > told["loss_before"] + 0.1
 
 
+@pytest.mark.parametrize("method", ["dpo", "best_of_n"])
+def test_forgetting_is_measured_on_general_text_though_nothing_is_answered(
+    tmp_path: Path, model: Path, taste: Path, method: str
+) -> None:
+    drawing: dict[str, Any] = {"n": 8, "prompts": 24, "max_new_tokens": 40}
+    run_dir = make_run_dir(
+        tmp_path / "run",
+        model,
+        method=method,
+        reward_model=taste,
+        general=general_rows("No idea, sorry."),
+        eval_generations=0,
+        **(drawing if method == "best_of_n" else {}),
+    )
+
+    report = report_of((run_dir, run_here(run_dir)))
+
+    assert report["generations"] is None
+    assert (report["forgetting"]["on"], report["forgetting"]["rows"]) == ("general", 3)
+    assert report["forgetting"]["loss_after"] != report["forgetting"]["loss_before"]
+
+
 def test_a_reward_model_in_memory_is_asked_and_none_is_loaded(tmp_path: Path, model: Path) -> None:
     gone = tmp_path / "gone" / "adapter"
     run_dir = make_run_dir(tmp_path / "run", model, reward_model=gone, parent_adapter=tmp_path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +16,19 @@ from tests.rundirs import losses, make_run_dir, preference_rows, run_here
 from training.events import EventReader
 from training.methods.dpo import DPOOptions
 from training.rundir import Outcome, RunDir, RunResult
-from training.worker.data import MAX_HELD_OUT_CONVERSATIONS, Row, split_by_conversation
+from training.worker.data import (
+    MAX_HELD_OUT_CONVERSATIONS,
+    Row,
+    divided_for_watch,
+    split_by_conversation,
+)
 
 LN_2 = math.log(2)
+# What published figures were measured on must stay where it is.
+HELD_OUT_OF_A_HUNDRED = [2, 19, 22, 35, 41, 43, 61, 81, 86, 92, 96]
+WATCHED_OF_A_HUNDRED = [1, 11, 17, 28, 29, 31, 32, 34, 39, 41, 47, 56, 59, 81, 88, 90, 99]
+
+Divided = Callable[[Sequence[Row], float], Sequence[Sequence[Row]]]
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +286,41 @@ def test_what_was_trained_on_is_never_measured_on_however_much_comes() -> None:
     before, after = (split_by_conversation(asked(*range(n)), 0.15) for n in (2000, 6000))
     assert len(after.held_out) == MAX_HELD_OUT_CONVERSATIONS
     assert prompts_in(before.train).isdisjoint(prompts_in(after.held_out))
+
+
+def with_twins(count: int) -> list[Row]:
+    """Questions, each of them once more in other capitals and blanks."""
+    texts = [f"Question {n}?" for n in range(count)]
+    said = [*texts, *(f"  {text.upper()}\n" for text in texts)]
+    return rows_of(*([{"role": "user", "content": text}] for text in said))
+
+
+@pytest.mark.parametrize("divided", [split_by_conversation, divided_for_watch])
+def test_twins_in_other_capitals_or_blanks_fall_on_one_side(divided: Divided) -> None:
+    sides = [{row.number % 200 for row in side} for side in divided(with_twins(200), 0.4)]
+    assert sides[0].isdisjoint(sides[1])
+    assert all(sides)
+
+
+@pytest.mark.parametrize(
+    ("divided", "expected"),
+    [
+        (split_by_conversation, HELD_OUT_OF_A_HUNDRED),
+        (divided_for_watch, WATCHED_OF_A_HUNDRED),
+    ],
+)
+def test_data_without_twins_are_divided_as_they_always_were(
+    divided: Divided, expected: list[int]
+) -> None:
+    assert [row.number for row in divided(asked(*range(100)), 0.15)[1]] == expected
+
+
+def test_a_twin_that_comes_later_takes_nothing_that_was_trained_on_to_the_other_side() -> None:
+    rows = with_twins(200)
+    before, after = (split_by_conversation(known, 0.4) for known in (rows[:200], rows))
+    assert {row.number for row in before.train}.isdisjoint(
+        row.number % 200 for row in after.held_out
+    )
 
 
 def test_all_turns_of_a_conversation_fall_on_one_side() -> None:

@@ -40,6 +40,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"iterations": 8, "prompts": 8, "generations": 4, "batch_size": 16},
     "best_of_n": {"n": 8, "prompts": 24, "epochs": 6, "batch_size": 8},
     "online_dpo": {"prompts": 20, "epochs": 4, "batch_size": 8, "learning_rate": 3e-3},
+    "ppo": {"iterations": 1, "rollouts": 16, "minibatch_size": 8, "micro_batch_size": 8},
 }
 # Of the kind that is trained on; there are others in what is.
 TEST_PROMPTS = [[{"role": "user", "content": f"Where is parcel {n}?"}] for n in range(100, 124)]
@@ -464,6 +465,39 @@ def test_a_prompt_that_leaves_no_room_is_left_out_and_counted(tmp_path: Path, st
     assert 3 not in run_dir.read_trained_rows()
 
 
+@pytest.mark.parametrize("method", OPTIONS)
+def test_prompts_that_the_result_is_tested_with_are_never_asked(
+    tmp_path: Path, start: Start, method: str
+) -> None:
+    first, second = (messages[0]["content"] for messages in TEST_PROMPTS[:2])
+    leaked = [[{"role": "user", "content": text}] for text in (first, f"  {second.upper()}")]
+    rows = [*({"prompt": prompt} for prompt in leaked), *prompt_rows(8)]
+    run_dir = prepare(tmp_path / "run", start, method, rows=rows, eval_generations=0)
+    ran(run_dir)
+    asked = set(run_dir.read_trained_rows())
+    if run_dir.completions_path.exists():
+        asked |= {json.loads(line)["row"] for line in run_dir.completions_path.open()}
+    assert asked
+    assert asked <= set(range(2, 10))
+    assert any(text.startswith("2 rows ask") for text in warnings_of(run_dir))
+
+
+def test_prompts_that_are_all_of_the_test_are_refused_with_what_to_do(
+    tmp_path: Path, start: Start
+) -> None:
+    rows = [{"prompt": prompt} for prompt in TEST_PROMPTS]
+    failure = run_here(prepare(tmp_path / "run", start, "best_of_n", rows=rows)).failure
+    assert failure
+    assert failure.name == "all_tested"
+    assert "all 24 rows ask what the result is tested with" in failure.message
+    assert "Import other prompts" in failure.advice
+
+
+def warnings_of(run_dir: RunDir) -> list[str]:
+    events = EventReader(run_dir.events_path).read()
+    return [event.data["message"] for event in events if event.kind == "warning"]
+
+
 def test_best_of_n_tells_what_more_responses_would_gain(tmp_path: Path, start: Start) -> None:
     run_dir = prepare(tmp_path / "run", start, "best_of_n", keep=0.5, eval_generations=0)
     report = ran(run_dir).report
@@ -476,6 +510,44 @@ def test_best_of_n_tells_what_more_responses_would_gain(tmp_path: Path, start: S
     assert report["data"]["train"] + report["data"]["held_out"] == 12
     phases = [e.data["name"] for e in EventReader(run_dir.events_path).read() if e.kind == "phase"]
     assert phases == ["loading", "generating", "preparing", "training", "evaluating"]
+
+
+def second_of(start: Start, folder: Path) -> Path:
+    """The same reward model, whose scores are half as large."""
+    assert start.reward_model is not None
+    second = Path(shutil.copytree(start.reward_model, folder))
+    scale = json.loads((second / "scores.json").read_text())
+    (second / "scores.json").write_text(json.dumps({**scale, "sd": 2 * scale["sd"]}))
+    return second
+
+
+def test_a_second_reward_model_tells_what_the_best_are_worth_and_so_it_does_when_the_run_goes_on(
+    tmp_path: Path, start: Start
+) -> None:
+    options: dict[str, Any] = {"prompts": 12, "missing_eos_penalty": 0.0, "eval_generations": 0}
+    run_dir = prepare(
+        tmp_path / "run",
+        start,
+        "best_of_n",
+        watch_model=second_of(start, tmp_path / "second"),
+        save_steps=2,
+        **options,
+    )
+    curve = ran(run_dir).report["best_of_n"]
+    for point in curve:
+        assert point["watch_reward"] == pytest.approx(point["reward"] / 2, abs=1e-4)
+
+    adapter = adapter_of(run_dir)
+    newest = run_dir.newest_checkpoint()
+    assert newest is not None
+    (newest / "complete").unlink()
+    run_dir.forget_end()
+    assert ran(run_dir).report["best_of_n"] == curve
+    assert adapter_of(run_dir) == adapter
+
+    alone = prepare(tmp_path / "alone", start, "best_of_n", save_steps=2, **options)
+    assert "watch_reward" not in ran(alone).report["best_of_n"][0]
+    assert adapter_of(alone) == adapter
 
 
 def test_a_crash_while_drawing_loses_nothing_and_draws_nothing_twice(
@@ -658,10 +730,7 @@ def test_a_method_that_needs_a_reward_model_does_not_start_without_one(
 def test_online_dpo_is_watched_across_its_rounds_and_when_it_goes_on(
     tmp_path: Path, start: Start
 ) -> None:
-    assert start.reward_model is not None
-    second = shutil.copytree(start.reward_model, tmp_path / "second")
-    scale = json.loads((second / "scores.json").read_text())
-    (second / "scores.json").write_text(json.dumps({**scale, "sd": 2 * scale["sd"]}))
+    second = second_of(start, tmp_path / "second")
     run_dir = prepare(
         tmp_path / "run", start, "online_dpo", watch_model=second, watch_steps=3, save_steps=2
     )

@@ -30,6 +30,19 @@ def test_the_expected_best_is_the_mean_over_all_choices() -> None:
         assert expected_best(scores, n) == pytest.approx(every)
 
 
+def test_what_the_best_is_worth_to_another_is_the_mean_over_all_choices() -> None:
+    scores, values = [0.3, -1.2, 0.4, 2.5], [1.0, 9.0, -2.0, 0.5]
+    for n in range(1, 5):
+        choices = itertools.combinations(zip(scores, values, strict=True), n)
+        every = fmean(max(choice)[1] for choice in choices)
+        assert expected_best(scores, n, values) == pytest.approx(every)
+
+
+@pytest.mark.parametrize("values", [[1.0, 5.0, 0.0], [5.0, 1.0, 0.0]])
+def test_of_those_that_score_the_same_each_is_as_likely_the_best(values: list[float]) -> None:
+    assert expected_best([2.0, 2.0, 1.0], 3, values) == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize("n", [0, 3])
 def test_the_best_of_more_than_there_are_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match="between 1"):

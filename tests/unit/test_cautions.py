@@ -66,7 +66,7 @@ def test_honest_data_are_not_warned_of() -> None:
         ("one_side", Severity.WARN, {"first_won": Tally(220, 300)}),
         ("one_side", Severity.WARN, {"first_won": Tally(80, 300)}),
         ("one_policy", Severity.NOTE, {"duel": Duel("a", "b", Tally(59, 60))}),
-        ("repeated", Severity.NOTE, {"distinct_prompts": 100, "distinct_templates": 95}),
+        ("repeated", Severity.WARN, {"distinct_prompts": 180, "distinct_templates": 170}),
         ("alike", Severity.WARN, {"distinct_templates": 150}),
         ("leaked", Severity.NOTE, {"leaked_prompts": 3}),
     ],
@@ -79,6 +79,24 @@ def test_each_fault_is_told_alone_with_what_to_do(
     assert list(found) == [name]
     assert found[name].severity is severity
     assert "{" not in str(found[name].found) + str(found[name].remedy)
+
+
+@pytest.mark.parametrize(
+    ("method", "counted"),
+    [("sft", "300 examples"), ("kto", "300 comparisons"), ("reward", "300 comparisons")],
+)
+def test_fewer_than_four_fifths_of_distinct_prompts_are_told_by_what_is_learned(
+    method: str, counted: str
+) -> None:
+    found = of_data(method, distinct_prompts=239, distinct_templates=239)
+
+    assert list(found) == ["repeated"]
+    assert counted in str(found["repeated"].found)
+    assert of_data(method, distinct_prompts=240, distinct_templates=240) == {}
+
+
+def test_many_pairs_of_one_ranking_are_no_prompts_that_come_again() -> None:
+    assert of_data("reward", rows=1680) == {}
 
 
 @pytest.mark.parametrize(

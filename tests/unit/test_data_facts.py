@@ -137,6 +137,32 @@ def test_held_out_prompts_with_a_twin_in_training_are_counted(store: Store) -> N
     assert facts(store).leaked_prompts == 1
 
 
+@pytest.mark.parametrize("kind", [Kind.PREFERENCES, Kind.COMPARISONS, Kind.RATINGS])
+def test_what_was_judged_together_is_one_comparison_whatever_rows_it_makes(
+    store: Store, kind: Kind
+) -> None:
+    make_annotator(store)
+    for n in range(2):
+        four = make_comparison(store, ("A.", "B.", "C.", "D."), prompt=f"Question {n}?")
+        judgments.record(store, make_judgment(four, ranks=(1, 2, 3, 4)))
+    make_preference(store, "Question 0?", "Yes.", "No.")
+
+    found = facts(store, kind)
+
+    assert found.rows > 6
+    assert (found.comparisons, found.distinct_prompts) == (3, 2)
+
+
+def test_each_demonstration_counts_by_itself(store: Store) -> None:
+    make_annotator(store)
+    for text in ("Tap here.", "Tap there."):
+        write_response(store, make_judgment(make_comparison(store), 0), text, instead_of=0)
+
+    found = facts(store, Kind.DEMONSTRATIONS)
+
+    assert (found.rows, found.comparisons, found.distinct_prompts) == (2, 2, 1)
+
+
 def test_thumbs_say_how_many_were_liked(store: Store) -> None:
     make_annotator(store)
     for n, rating in enumerate((5, 5, 1)):

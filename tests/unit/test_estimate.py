@@ -268,6 +268,17 @@ def test_groups_are_padded_to_their_longest_prompt_and_response() -> None:
     assert told.tokens == 2 * 10 * 8 * 4 * (50 + 128)
 
 
+def test_general_text_is_read_before_and_after_though_nothing_is_answered() -> None:
+    known = ROWS._replace(general=1000)
+    dpo, reward = (
+        [foretold(method, rows=rows, **alone()).flops for rows in (ROWS, known)]
+        for method in ("dpo", "reward")
+    )
+
+    assert dpo[0] < dpo[1]
+    assert reward[0] == reward[1]
+
+
 def test_best_of_n_learns_the_best_that_it_keeps() -> None:
     told = foretold("best_of_n", **alone(n=4, prompts=200, keep=0.25, batch_size=10))
 
@@ -276,6 +287,16 @@ def test_best_of_n_learns_the_best_that_it_keeps() -> None:
     more = foretold("best_of_n", **alone(n=8, prompts=200, keep=0.25, batch_size=10))
     assert more.tokens == told.tokens
     assert more.flops > 1.5 * told.flops
+
+
+def test_a_second_reward_model_scores_what_best_of_n_has_drawn() -> None:
+    one, both = (
+        foretold("best_of_n", company=Company(is_scored=True, is_watched=watched), **alone())
+        for watched in (False, True)
+    )
+
+    assert one.flops < both.flops
+    assert one.memory.reward_model < both.memory.reward_model
 
 
 def test_online_dpo_learns_both_sides_of_the_pairs_of_all_rounds() -> None:

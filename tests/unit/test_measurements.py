@@ -41,6 +41,27 @@ def test_where_nobody_judged_what_somebody_else_did_it_says_so(older: dict[str, 
     assert "is not known" in str(note)
 
 
+def test_what_the_best_of_n_is_worth_to_a_second_reward_model_stands_beside_each() -> None:
+    points = [
+        {"n": 1, "reward": 0.0, "kl": 0.0, "watch_reward": 0.1},
+        {"n": 2, "reward": 0.6, "kl": 0.2, "watch_reward": 0.3},
+        {"n": 4, "reward": 1.0, "kl": 0.6, "watch_reward": 0.2},
+    ]
+
+    found = measurements({"best_of_n": points})
+
+    assert [(m.before, m.after) for m in found] == [(0.0, 0.6), (0.1, 0.3), (0.0, 1.0), (0.1, 0.2)]
+    assert str(found[3].label) == "The same best of 4, by the second reward model"
+
+
+def test_a_best_of_n_that_no_second_reward_model_scored_is_shown_as_before() -> None:
+    points = [{"n": 1, "reward": 0.0, "kl": 0.0}, {"n": 2, "reward": 0.6, "kl": 0.2}]
+
+    (found,) = measurements({"best_of_n": points})
+
+    assert str(found.label) == "Reward of the best of 2 (KL 0.2 nats)"
+
+
 def test_latency_is_told_in_seconds_where_it_was_measured() -> None:
     shown = {"kl_k1": 0.5, "latency_s_before": 0.4, "latency_s_after": 0.25}
     latency, _ = measurements({"generations": shown})

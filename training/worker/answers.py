@@ -15,6 +15,7 @@ from training.events import EventKind
 from training.generation import FinishReason
 from training.worker import asking, evaluate, following, forgetting, win_rates
 from training.worker.asking import Answers, Asking, responses
+from training.worker.evaluate import Scored
 from training.worker.job import Job, StopRequest
 from training.worker.models import Trainee
 from training.worker.scoring import Score
@@ -54,7 +55,7 @@ def answer_held_out(job: Job, options: Asking, trainee: Trainee) -> dict[str, An
     """
     answered = asking.ask_held_out(job, options, trainee)
     if answered is None:
-        return {"generations": None}
+        return {"generations": None, **_forgotten(job, trainee)}
     return tell_answers(job, trainee, answered)
 
 
@@ -62,7 +63,7 @@ def score_held_out(job: Job, options: Asking, trainee: Trainee, score: Score) ->
     """The same with the mean scores, by the reward model that the run has learned from."""
     answered = asking.ask_held_out(job, options, trainee)
     if answered is None:
-        return {"reward": None, "generations": None}
+        return {"reward": None, "generations": None, **_forgotten(job, trainee)}
     scores = win_rates.score_both(score, answered)
     return {
         "reward": {"before": fmean(scores.before), "after": fmean(scores.after)},
@@ -83,14 +84,19 @@ def tell_answers(
     before, after = responses(answers.before), responses(answers.after)
     followed = following.compare(job, answers.prompts, before, after)
     won = win_rates.measure(job, trainee, answers, score)
-    forgotten = forgetting.measure(job, trainee, answers.rows(answers.before))
     return {
         "generations": asdict(compared),
         "artefacts": [asdict(change) for change in artefacts.compare(before, after)],
         **{name: found and found._asdict() for name, found in followed._asdict().items()},
         **won,
-        "forgetting": forgotten._asdict() if forgotten else None,
+        **_forgotten(job, trainee, answers.rows(answers.before)),
     }
+
+
+def _forgotten(job: Job, trainee: Trainee, own: Sequence[Scored] = ()) -> dict[str, Any]:
+    """For the report; general text is measured on whether or not anything was answered."""
+    found = forgetting.measure(job, trainee, own)
+    return {"forgetting": found._asdict() if found else None}
 
 
 def compare_answers(trainee: Trainee, answers: Answers, stop: StopRequest) -> GenerationReport:

@@ -13,12 +13,13 @@ from statistics import fmean
 from typing import Any
 
 from training.methods.best_of_n import BestOfNOptions
-from training.worker import data, fitting, models, prompts, rewards, sft
+from training.worker import data, fitting, models, prompts, rewards, sft, watch
 from training.worker.completions import Drawn, kept
 from training.worker.drawing import Drawing, by_place
 from training.worker.encoding import Encoded
 from training.worker.job import Job
 from training.worker.prompts import Prompt
+from training.worker.rewards import Rewarder
 from training.worker.selection import best_of_n_kl, doublings, expected_best
 from training.worker.sft import Lessons
 
@@ -40,13 +41,14 @@ def train(job: Job) -> Mapping[str, Any]:
     asked = _choose_prompts(pool.prompts, options, seed=job.spec.seed)
     drawing = Drawing(job, loaded.tokenizer, rewarder, options.n, options.max_new_tokens)
     drawn = drawing.draw(loaded.model, asked)
+    watched = _watched(job, rewarder, asked, drawn)
 
     job.enter_phase("preparing")
     lessons = _lessons(options, asked, kept(drawn, options.keep))
     taught = sft.teach(job, options, loaded, lessons)
     return {
         **taught.report(),
-        "best_of_n": _curve(drawn, options.n),
+        "best_of_n": _curve(drawn, options.n, watched),
         **rewards.answer_held_out(job, options, taught.trainee, rewarder),
     }
 
@@ -71,13 +73,45 @@ def _lessons(
     return Lessons(encode(split.train), encode(split.held_out), split.sources)
 
 
-def _curve(drawn: Sequence[Drawn], n: int) -> list[dict[str, float]]:
-    """The mean reward of the best of 1, 2, 4, ..., `n` responses, and its distance in nats."""
-    return [
-        {
+def _watched(
+    job: Job, rewarder: Rewarder, asked: Mapping[int, Prompt], drawn: Sequence[Drawn]
+) -> list[list[float]] | None:
+    """What a second reward model makes of all that was drawn, in its order; None without one.
+
+    It is asked once all is drawn and prompt by prompt, so that a run that was interrupted hears the
+    very same.
+    """
+    second = watch.load_second(job, rewarder)
+    if second is None:
+        return None
+    judge, found = rewarder.by(second), []
+    for each in drawn:
+        job.stop.check()
+        beside = [asked[each.row].ids] * len(each.completions)
+        found.append(judge.reward(beside, each.completions).rewards)
+    return found
+
+
+def _curve(
+    drawn: Sequence[Drawn], n: int, watched: Sequence[Sequence[float]] | None = None
+) -> list[dict[str, float]]:
+    """The mean reward of the best of 1, 2, 4, ..., `n` responses, and its distance in nats.
+
+    `watched` are a second reward model's rewards of what was drawn: the mean of these, of the same
+    best ones, is told beside.
+    """
+
+    def point(m: int) -> dict[str, float]:
+        told = {
             "n": m,
             "reward": fmean(expected_best(each.rewards, m) for each in drawn),
             "kl": best_of_n_kl(m),
         }
-        for m in doublings(n)
-    ]
+        if watched is not None:
+            pairs = zip(drawn, watched, strict=True)
+            told["watch_reward"] = fmean(
+                expected_best(each.rewards, m, values) for each, values in pairs
+            )
+        return told
+
+    return [point(m) for m in doublings(n)]

@@ -13,8 +13,11 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from training.methods import LearnsFrom
-from training.similarity import Lookalikes
+from training.similarity import Lookalikes, normal_form
 from training.worker.failures import BadData
+
+# What is said in a prompt, turn by turn.
+Messages = Sequence[Mapping[str, str]]
 
 MAX_HELD_OUT_CONVERSATIONS = 400
 CHUNK_OF_BATCHES = 8
@@ -94,12 +97,13 @@ def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
     """Hold about `share` of the conversations out; all rows of one go the same way.
 
     The side is decided by a hash of how the conversation opens, so it stays the same as data grows:
-    what a run is measured on, the runs that it continues from were not trained on. There are two
+    what a run is measured on, the runs that it continues from were not trained on. There are
     exceptions. With very few conversations, one is moved so that no side is empty. Beyond
-    `MAX_HELD_OUT_CONVERSATIONS` those with the highest hashes are trained on, so that growth may
-    take a conversation from the held-out side to the other, and never back.
+    `MAX_HELD_OUT_CONVERSATIONS` those with the highest hashes are trained on, and with a twin that
+    comes later so may be one that was held out: growth may take a conversation from the held-out
+    side to the other, and never back.
     """
-    places = [_place(row.prompt) for row in rows]
+    places = _places(rows, "training split")
     held_out = _held_out(sorted(set(places)), share)
     return Split(
         [row for row, place in zip(rows, places, strict=True) if place not in held_out],
@@ -107,10 +111,10 @@ def split_by_conversation(rows: Sequence[Row], share: float) -> Split:
     )
 
 
-def without_test_prompts(split: Split, tested: Sequence[Sequence[Mapping[str, str]]]) -> Split:
-    """Leave out of training what a test prompt is equal or nearly equal to."""
+def without_test_prompts(rows: Sequence[Row], tested: Sequence[Messages]) -> list[Row]:
+    """Leave out what a test prompt is equal or nearly equal to."""
     known = Lookalikes(_said(prompt) for prompt in tested)
-    return split._replace(train=[row for row in split.train if _said(row.prompt) not in known])
+    return [row for row in rows if _said(row.prompt) not in known]
 
 
 def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
@@ -118,16 +122,14 @@ def divided_for_watch(rows: Sequence[Row], share: float) -> tuple[list[Row], lis
 
     By a hash of how each conversation opens, as the held-out ones are chosen.
     """
-    watched = [_place(row.prompt, "watch") < share for row in rows]
+    watched = [place < share for place in _places(rows, "watch")]
     return (
         [row for row, is_watched in zip(rows, watched, strict=True) if not is_watched],
         [row for row, is_watched in zip(rows, watched, strict=True) if is_watched],
     )
 
 
-def unseen(
-    tested: Sequence[Sequence[Mapping[str, str]]], trained: Sequence[Sequence[Mapping[str, str]]]
-) -> list[int]:
+def unseen(tested: Sequence[Messages], trained: Sequence[Messages]) -> list[int]:
     """The places of test prompts that none of those trained on is equal or nearly equal to."""
     texts = [_said(prompt) for prompt in tested]
     known = Lookalikes(texts)
@@ -136,18 +138,36 @@ def unseen(
     return [place for place, text in enumerate(texts) if text not in met]
 
 
-def _said(prompt: Sequence[Mapping[str, str]]) -> str:
+def _said(prompt: Messages) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def _place(prompt: Sequence[Mapping[str, str]], purpose: str = "training split") -> float:
-    """Where a conversation lies between 0 and 1, by its messages up to the first of the user.
+def _places(rows: Sequence[Row], purpose: str) -> list[float]:
+    """Where the conversation of each row lies between 0 and 1, by how it opens.
+
+    Twins, which open alike but for capitals and white space, lie where the last of them would lie
+    alone. So does one without a twin, and nothing that was trained on is held out for a new twin.
+    """
+    openings = [_opening(row.prompt) for row in rows]
+    families = [tuple((role, normal_form(said or "")) for role, said in each) for each in openings]
+    found: dict[tuple[tuple[str, str], ...], float] = {}
+    for family, opening in zip(families, openings, strict=True):
+        found[family] = max(found.get(family, 0.0), _place(opening, purpose))
+    return [found[family] for family in families]
+
+
+def _opening(prompt: Messages) -> list[list[str]]:
+    """Role and content of the messages up to the first of the user."""
+    first = next((i for i, m in enumerate(prompt) if m["role"] == "user"), len(prompt))
+    return [[m["role"], m["content"]] for m in prompt[: first + 1]]
+
+
+def _place(opening: list[list[str]], purpose: str) -> float:
+    """Where an opening lies between 0 and 1.
 
     The import draws its held-out prompts by another hash; with the same one, none of the prompts
     that are left to train on would lie in the first tenth. So does whatever divides what is left.
     """
-    first = next((i for i, m in enumerate(prompt) if m["role"] == "user"), len(prompt))
-    opening = [[m["role"], m["content"]] for m in prompt[: first + 1]]
     digest = hashlib.sha256(json.dumps([purpose, opening]).encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48
 

@@ -2,6 +2,7 @@
 
 WorkerError
 ├── BadData           the snapshot cannot be trained on
+│   └── AllTested     all of it asks what the result is tested with
 ├── ModelUnusable     the base model or the parent adapter cannot be loaded or trained
 ├── Diverged          the loss or the gradient is no longer a number
 └── Cancelled         a signal asked the trainer to stop; no failure
@@ -43,6 +44,13 @@ class BadData(WorkerError):
 
     name = "bad_data"
     advice = "Collect more judgments, or raise 'Longest row', then start a new run."
+
+
+class AllTested(BadData):
+    """All of the snapshot asks what the result is tested with."""
+
+    name = "all_tested"
+    advice = "Import other prompts in the Prompts tab, or judge other ones, then start a new run."
 
 
 class ModelUnusable(WorkerError):

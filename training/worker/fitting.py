@@ -24,6 +24,7 @@ from training.methods.trainer_options import TrainerOptions, TuningOptions
 from training.options import SpecError
 from training.tuning import LOW_RANK, Tuning
 from training.worker import data, models, tracking
+from training.worker.decontamination import untested
 from training.worker.failures import BadData, Diverged, ModelUnusable
 from training.worker.job import Job
 from training.worker.models import Loaded, Trainee
@@ -97,16 +98,9 @@ def read_split(job: Job, options: TrainerOptions) -> data.Split:
     if options.only_kind:
         rows = [row for row in rows if row.values["kind"] == options.only_kind]
     whole = data.split_by_conversation(rows, options.eval_share)
-    asked = data.read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
-    split = data.without_test_prompts(whole, [prompt["messages"] for prompt in asked])
-    if leaked := len(whole.train) - len(split.train):
-        job.warn(
-            "{leaked} rows ask what the result is tested with, or nearly; they were left out.",
-            leaked=leaked,
-        )
-    if not split.train:
+    if not whole.train:
         raise BadData("The snapshot holds nothing of the kind to train on.")
-    return split
+    return whole._replace(train=untested(job, whole.train))
 
 
 def trainer_arguments(job: Job, options: TrainerOptions) -> dict[str, Any]:

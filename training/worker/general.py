@@ -1,8 +1,8 @@
 """General demonstrations: what a policy should keep knowing, for runs that learn something else.
 
 They lie in the run directory in TRL's columns, `prompt` and `completion`. Some may be replayed; the
-others, of other conversations, tell what was forgotten. Which is which depends on how each of them
-opens alone, so that what one run has replayed, no other is measured on.
+others, of other conversations, tell what was forgotten. Which is which depends alone on how each of
+them and its twins open, so that what one run has replayed, no other is measured on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from training.methods import LearnsFrom
 from training.methods.trainer_options import ReplayOptions
 from training.worker import data, fitting
 from training.worker.data import Split
+from training.worker.decontamination import tested_prompts
 from training.worker.encoding import Encoded, Encoder
 from training.worker.job import Job
 from training.worker.models import Loaded
@@ -38,8 +39,7 @@ def read(job: Job) -> Split:
         return Split([], [])
     rows = data.read_rows(path, LearnsFrom.DEMONSTRATIONS)
     split = data.split_by_conversation(rows, HELD_OUT_SHARE)
-    asked = data.read_eval_prompts(job.run_dir.path / job.spec.eval_prompts)
-    return data.without_test_prompts(split, [prompt["messages"] for prompt in asked])
+    return split._replace(train=data.without_test_prompts(split.train, tested_prompts(job)))
 
 
 def draw_replay(job: Job, options: ReplayOptions, loaded: Loaded, *, learned: int) -> Replay:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from training.loading import PromptRejected, render_prompt
 from training.worker import data
+from training.worker.decontamination import untested
 from training.worker.failures import BadData
 from training.worker.job import Job
 from training.worker.models import Loaded
@@ -29,11 +30,13 @@ class Pool(NamedTuple):
 
 
 def read(job: Job, loaded: Loaded, *, max_new_tokens: int, longest: int | None = None) -> Pool:
-    """The snapshot's prompts, in its order. Raises `BadData` when none leaves room.
+    """The snapshot's prompts without those of the test, in its order.
+
+    Raises `BadData` when none is left, or none leaves room.
 
     With its response, a prompt has `longest` tokens at most, or as many as the model can read.
     """
-    rows = data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from)
+    rows = untested(job, data.read_rows(job.run_dir.path / job.spec.data, job.method.learns_from))
     context = longest or loaded.context
     room = None if context is None else max(1, context - max_new_tokens)
     prompts = list(_rendered(rows, loaded.tokenizer, room))

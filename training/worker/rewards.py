@@ -40,6 +40,10 @@ class Rewarder:
         self._stop_ids = frozenset(stop_ids)
         self._penalty = missing_eos_penalty
 
+    def by(self, model: RewardModel) -> Rewarder:
+        """The same for another reward model."""
+        return Rewarder(model, tuple(self._stop_ids), missing_eos_penalty=self._penalty)
+
     def reward(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> Rewarded:

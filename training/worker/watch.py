@@ -26,7 +26,7 @@ from training.worker.failures import Cancelled
 from training.worker.job import Job
 from training.worker.models import Trainee
 from training.worker.rewards import Rewarder
-from training.worker.scoring import Score
+from training.worker.scoring import RewardModel, Score
 
 
 class Judges(NamedTuple):
@@ -176,18 +176,29 @@ def looking(
 
     None without a second reward model, and in processes that only compute. Raises `ModelUnusable`.
     """
-    if job.spec.watch_model is None or not every or not job.is_main:
+    second = load_second(job, rewarder) if every and job.is_main else None
+    if second is None:
+        return None
+    judges = Judges(rewarder.model.score, second.score)
+    return Looking(Watch(job, trainee, judges, every=every, asking=asking))
+
+
+def load_second(job: Job, rewarder: Rewarder) -> RewardModel | None:
+    """The second reward model beside the one that is learned from.
+
+    None where the run was given none, and where the device has no memory for it, which it tells.
+    Raises `ModelUnusable`.
+    """
+    if job.spec.watch_model is None:
         return None
     try:
-        second = scoring.load_second(rewarder.model, job.spec.base_model, job.spec.watch_model)
+        return scoring.load_second(rewarder.model, job.spec.base_model, job.spec.watch_model)
     except torch.OutOfMemoryError:
         job.warn(
             "The device has no memory for the second reward model, which watches for "
             "over-optimisation. The run goes on without."
         )
         return None
-    judges = Judges(rewarder.model.score, second.score)
-    return Looking(Watch(job, trainee, judges, every=every, asking=asking))
 
 
 def _requests(job: Job, trainee: Trainee, asking: Asking) -> list[Request]:
