@@ -24,6 +24,7 @@ from tests.services import TIMEOUT_S, Lab, open_lab
 from training import process
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir, RunResult
+from training.shortages import LESS_MEMORY
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +208,7 @@ def test_a_trainer_that_vanished_while_nobody_looked_is_interrupted(lab: Lab) ->
     assert ended.state is RunState.INTERRUPTED
     assert ended.error is not None
     assert "Resume" in ended.error
+    assert LESS_MEMORY in ended.error  # resumed as it is, it may well die again
 
 
 def test_a_success_while_nobody_looked_is_registered_once(lab: Lab) -> None:
