@@ -36,7 +36,8 @@ class Metrics:
     and `objective` reward - kl_penalty, the negative of what is often written as the loss.
     `first_ratio` is policy / old policy before any step: 1 if all is well.
     `entropy` is a token's, in nats; `length` in tokens; `ended` the share that ended by themselves.
-    Losses and norms are means over the steps, of which the policy took `policy_steps`.
+    Losses and norms are means over the steps, of which the policy took `policy_steps`; one that it
+    only looked at, to find that it had gone too far, is among them.
     """
 
     score: float
@@ -158,7 +159,7 @@ class PPOTrainer:
         value_steps: list[ValueStep] = []
         for epoch in range(options.ppo_epochs):
             minibatches = self._split(len(seen.rollouts), epoch)
-            if len(policy_steps) == epoch * len(minibatches):
+            if all(step.is_taken for step in policy_steps):
                 policy_steps += update.improve_policy(self._policy, minibatches)
             value_steps += update.improve_value(self._value, minibatches)
         return policy_steps, value_steps
@@ -208,7 +209,7 @@ class PPOTrainer:
             grad_norm=fmean(step.grad_norm for step in policy_steps),
             value_grad_norm=fmean(step.grad_norm for step in value_steps),
             learning_rate=self._policy.learning_rate,
-            policy_steps=len(policy_steps),
+            policy_steps=sum(step.is_taken for step in policy_steps),
         )
 
     def _steer_kl(self, kl: float) -> None:

@@ -26,13 +26,17 @@ class Targets(NamedTuple):
 
 
 class PolicyStep(NamedTuple):
-    """Means over a minibatch's tokens before its step, and the gradient's length."""
+    """Means over a minibatch's tokens before its step, and the gradient's length.
+
+    One that would have begun too far away was looked at, and not taken.
+    """
 
     loss: float
     clip_fraction: float
     approx_kl: float
     ratio: float
     grad_norm: float
+    is_taken: bool
 
 
 class ValueStep(NamedTuple):
@@ -64,7 +68,7 @@ class Update:
     def improve_policy(
         self, learner: Learner, minibatches: Sequence[Sequence[int]]
     ) -> list[PolicyStep]:
-        """The steps of an epoch; fewer than the minibatches when the policy went too far."""
+        """The steps of an epoch; the one that finds the policy too far away is the last."""
         steps = []
         with self.shared.learning(POLICY):
             for rows in minibatches:
@@ -72,9 +76,13 @@ class Update:
                 with sums_kept(self.shared.model):
                     _, *means = learner.differentiate(self._policy_parts(rows)).tolist()
                 loss, clip_fraction, approx_kl, ratio = means
-                if approx_kl > self.approx_kl_limit:
+                is_too_far = approx_kl > self.approx_kl_limit
+                norm = learner.clip() if is_too_far else learner.step()
+                steps.append(
+                    PolicyStep(loss, clip_fraction, approx_kl, ratio, norm, not is_too_far)
+                )
+                if is_too_far:
                     break
-                steps.append(PolicyStep(loss, clip_fraction, approx_kl, ratio, learner.step()))
         return steps
 
     def improve_value(
