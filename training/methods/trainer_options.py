@@ -214,7 +214,8 @@ class TrainerOptions(TuningOptions):
         maximum=100,
         label="Patience",
         help="Stop after this many measurements without a better held-out loss, and keep the best; "
-        "0 trains to the end.",
+        "0 trains to the end. It must be less than the number of measurements. With it a "
+        "checkpoint is kept at each measurement, whatever 'Checkpoint every' says.",
     )
     weight_decay: float = option(
         0.0,
@@ -256,6 +257,14 @@ class TrainerOptions(TuningOptions):
                 "patience",
                 self.patience,
                 "needs held-out measurements and a held-out share above 0",
+            )
+        if self.patience and self.patience >= self.evaluations:
+            raise SpecError(
+                "patience",
+                self.patience,
+                "would never stop the training: it must be less than 'Held-out measurements', "
+                "evaluations = {evaluations}",
+                evaluations=self.evaluations,
             )
 
 
