@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from training.loading import context_length, stop_token_ids
+from training.methods.process_options import not_spread
 from training.methods.trainer_options import TrainerOptions, TuningOptions
-from training.options import SpecError
 from training.tuning import LOW_RANK, Tuning
 from training.worker import data, models, tracking
 from training.worker.failures import BadData, Diverged, ModelUnusable
@@ -240,9 +240,12 @@ def fit(
 
 
 def refuse_spread(trainer: Any, name: str, value: object) -> None:
-    """Raises `SpecError` for an option that needs all weights in each process."""
+    """Raises `SpecError` for an option that needs all weights in each process.
+
+    The options refuse it where they name the configuration; accelerate may have another one.
+    """
     if _is_spread(trainer):
-        raise SpecError(name, value, "cannot be had where FSDP spreads the model over processes")
+        raise not_spread(name, value)
 
 
 def _is_spread(trainer: Any) -> bool:
