@@ -28,7 +28,8 @@ class Targets(NamedTuple):
 class PolicyStep(NamedTuple):
     """Means over a minibatch's tokens before its step, and the gradient's length.
 
-    One that would have begun too far away was looked at, and not taken.
+    One that would have begun too far away was looked at, and not taken. `tokens` are those of its
+    prompts and completions in this process.
     """
 
     loss: float
@@ -36,6 +37,7 @@ class PolicyStep(NamedTuple):
     approx_kl: float
     ratio: float
     grad_norm: float
+    tokens: int
     is_taken: bool
 
 
@@ -45,6 +47,7 @@ class ValueStep(NamedTuple):
     loss: float
     clip_fraction: float
     grad_norm: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,8 @@ class Update:
                 loss, clip_fraction, approx_kl, ratio = means
                 is_too_far = approx_kl > self.approx_kl_limit
                 norm = learner.clip() if is_too_far else learner.step()
-                steps.append(
-                    PolicyStep(loss, clip_fraction, approx_kl, ratio, norm, not is_too_far)
-                )
+                told = (loss, clip_fraction, approx_kl, ratio, norm, self._tokens(rows))
+                steps.append(PolicyStep(*told, is_taken=not is_too_far))
                 if is_too_far:
                     break
         return steps
@@ -95,8 +97,11 @@ class Update:
                 self.processes.check(self.stop)
                 with sums_kept(self.shared.model):
                     _, loss, clip_fraction = learner.differentiate(self._value_parts(rows)).tolist()
-                steps.append(ValueStep(loss, clip_fraction, learner.step()))
+                steps.append(ValueStep(loss, clip_fraction, learner.step(), self._tokens(rows)))
         return steps
+
+    def _tokens(self, minibatch: Sequence[int]) -> int:
+        return int(self.seen.tokens.attention[minibatch].sum())
 
     def _policy_parts(self, minibatch: Sequence[int]) -> Iterator[Tensor]:
         """Sums over each micro-batch's tokens: count, loss, clipped ones, approximate KL, ratio."""
