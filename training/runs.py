@@ -576,6 +576,10 @@ class RunService:
         if followed.run_dir.is_cancel_asked:
             self._finish(followed, RunState.CANCELLED)
             return
+        failure = followed.run_dir.failure_beside()
+        if failure is not None and not failure.is_vague:
+            self._settle(followed, RunResult(Outcome.FAILED, failure))
+            return
         error = f"{DIED} {DIED_AGAIN} {LESS_MEMORY} {followed.run_dir.log_tail()}"
         self._finish(followed, RunState.INTERRUPTED, error=error.strip())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training.messages import Message, MessageError
 from training.options import SpecError
-from training.rundir import Failure
+from training.rundir import UNEXPECTED, Failure
 from training.shortages import LESS_MEMORY, is_disk_full, is_out_of_memory
 
 # Where the libraries that train call those that keep metrics.
@@ -24,7 +24,7 @@ _TRACKING = ("transformers/integrations/integration_utils.py", "accelerate/track
 class WorkerError(MessageError):
     """A failure with a stable name and something to do about it."""
 
-    name = "unexpected"
+    name = UNEXPECTED
     advice = "Read log.txt in the run's folder; resume the run, or start it again."
 
 
