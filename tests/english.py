@@ -15,7 +15,8 @@ import gradio as gr
 from labeling.ui import pages, shell
 from store.formats import registry
 from training.methods import METHODS
-from training.runs import DIED, STOPPED_ELSEWHERE
+from training.runs import DIED, DIED_AGAIN, STOPPED_ELSEWHERE
+from training.shortages import LESS_MEMORY
 
 ROOT = Path(__file__).resolve().parents[1]
 # Which argument of which call is a sentence; of `plural` the form that translations go by.
@@ -56,7 +57,7 @@ PROPS = ("label", "info", "placeholder")
 
 def of_code() -> set[str]:
     """Sentences that modules say, raise or keep."""
-    found = {DIED, STOPPED_ELSEWHERE}
+    found = {DIED, DIED_AGAIN, LESS_MEMORY, STOPPED_ELSEWHERE}
     for folder in ("labeling", "store", "training"):
         for path in (ROOT / folder).rglob("*.py"):
             if "starter" not in path.parts:

@@ -12,12 +12,14 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.loading import ModelLoadError, load_base, load_tokenizer, render_prompt
+from training.shortages import is_disk_full
 from training.tuning import VIRTUAL_TOKENS, Tuning, tuning_of
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ REPORT_FILE = "merge.json"
 
 
 class MergeFailed(ModelLoadError):
-    """The merged model is not the same policy; nothing was left behind."""
+    """The merged model is not the same policy, or not written; nothing was left behind."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def merge(base_model: str, adapter: Path, folder: Path) -> MergeReport:
     """Write base and adapter as one model with its tokenizer to `folder`, which must not exist.
 
     In float32, on the CPU. Raises `ModelLoadError` for what cannot be read, `MergeFailed` for
-    virtual tokens, which no weight can hold, and where the logits differ.
+    virtual tokens, which no weight can hold, where the logits differ, and where the disk is full.
     """
     if tuning_of(adapter) in VIRTUAL_TOKENS:
         raise MergeFailed(
@@ -57,16 +59,28 @@ def merge(base_model: str, adapter: Path, folder: Path) -> MergeReport:
     model = _with_adapter(base_model, adapter)
     expected = _log_probs(model, rows)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    merged.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    try:
+    with _removed_on_failure(partial):
+        merged.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         report = _compare(expected, _log_probs(load_base(partial), rows))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    (partial / REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
-    partial.rename(folder)
+        (partial / REPORT_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
+        partial.rename(folder)
     return report
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Leave no half-written model. Raises `MergeFailed` where the disk is full."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not is_disk_full(error):
+            raise
+        raise MergeFailed(
+            "the disk is full, and nothing was exported: {error}; free some space, and merge again",
+            error=error,
+        ) from error
 
 
 def _with_adapter(base_model: str, adapter: Path) -> Any:

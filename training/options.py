@@ -189,5 +189,10 @@ class MethodOptions:
         """The only kind of a snapshot's rows that is learned from; None for all of them."""
         return None
 
+    @property
+    def needing_the_whole(self) -> tuple[str, ...]:
+        """Options that, chosen so, need all weights of the model in one process."""
+        return ()
+
     def check_together(self) -> None:
         """Refuse values that are fine one by one and senseless together. Raises `SpecError`."""

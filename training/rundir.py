@@ -13,6 +13,7 @@
     watch/           of a reward model, a run directory of its second model, see worker/reward.py
     adapter/         the weights, renamed from adapter.partial when complete; then read-only
     cancel           a person asked for the run to stop
+    failure.N.json   of several processes, why another than the first one failed
     report.html      the result for people to read, where it was good
     result.json      how it ended; written last, so that existence means complete
 
@@ -42,6 +43,8 @@ from training.options import SpecError
 
 MIN_FREE_BYTES = 128 * 2**20
 RESERVE_BYTES = 64 * 2**10
+FAILURES = "failure.*.json"
+UNEXPECTED = "unexpected"  # the name of a failure that nobody has given one
 
 
 class RunDirBusy(MessageError, RuntimeError):
@@ -67,6 +70,11 @@ class Failure:
     message: str
     advice: str
     said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_vague(self) -> bool:
+        """Nobody has thought of it, and another process may know better."""
+        return self.name == UNEXPECTED
 
 
 @dataclass(frozen=True)
@@ -207,6 +215,23 @@ class RunDir:
             return None
         return values if isinstance(values, dict) else None
 
+    def write_failure_beside(self, rank: int, failure: Failure) -> None:
+        """Say why a process failed that does not write the result."""
+        write_whole(self._failure_path(rank), _json(asdict(failure)))
+
+    def failure_beside(self) -> Failure | None:
+        """Why a process beside the first one failed, a reason with a name before one without."""
+        found = [_read_failure(path) for path in sorted(self.path.glob(FAILURES))]
+        failures = [failure for failure in found if failure is not None]
+        return min(failures, key=lambda failure: failure.is_vague, default=None)
+
+    def forget_failure_beside(self, rank: int) -> None:
+        """A process that starts has not failed."""
+        self._failure_path(rank).unlink(missing_ok=True)
+
+    def _failure_path(self, rank: int) -> Path:
+        return self.path / FAILURES.replace("*", str(rank))
+
     def reserve_result(self) -> None:
         """Keep room on the disk for a result that has to report that the disk is full."""
         with self._reserve_path.open("wb") as file:
@@ -223,8 +248,8 @@ class RunDir:
 
     def forget_end(self) -> None:
         """Make the directory ready for a resume: its previous end no longer counts."""
-        self.result_path.unlink(missing_ok=True)
-        self._cancel_path.unlink(missing_ok=True)
+        for path in (self.result_path, self._cancel_path, *self.path.glob(FAILURES)):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def held_by(self, trainer: Trainer) -> Iterator[None]:
@@ -316,6 +341,13 @@ def _read_numbers(path: Path) -> list[int]:
         return [int(number) for number in json.loads(path.read_text("utf-8"))]
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _read_failure(path: Path) -> Failure | None:
+    try:
+        return Failure(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def _json(values: Any) -> str:

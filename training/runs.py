@@ -37,6 +37,7 @@ from training.options import SpecError
 from training.policy import adapter_sha256
 from training.rundir import Failure, Outcome, RunDir, RunResult, Trainer
 from training.shape import ModelShape, count_parameters, read_shape
+from training.shortages import LESS_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ DIED = (
     "The trainer died without a result; the machine may have run out of memory. Resume the run to "
     "go on from its last checkpoint."
 )
+DIED_AGAIN = "If it dies again, it has to take less memory."
 STOPPED_ELSEWHERE = "The trainer was told to stop, but not from here. Resume the run to go on."
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -574,7 +576,11 @@ class RunService:
         if followed.run_dir.is_cancel_asked:
             self._finish(followed, RunState.CANCELLED)
             return
-        error = f"{DIED} {followed.run_dir.log_tail()}"
+        failure = followed.run_dir.failure_beside()
+        if failure is not None and not failure.is_vague:
+            self._settle(followed, RunResult(Outcome.FAILED, failure))
+            return
+        error = f"{DIED} {DIED_AGAIN} {LESS_MEMORY} {followed.run_dir.log_tail()}"
         self._finish(followed, RunState.INTERRUPTED, error=error.strip())
 
     def _finish(

@@ -20,7 +20,8 @@ from training.blind import all_verdicts
 from training.events import EventKind
 from training.messages import Message
 from training.methods import METHODS, LearnsFrom
-from training.runs import DIED, STOPPED_ELSEWHERE
+from training.runs import DIED, DIED_AGAIN, STOPPED_ELSEWHERE
+from training.shortages import LESS_MEMORY
 
 OPEN_SAMPLES = 3
 LONGEST_PROMPT = 400
@@ -258,10 +259,12 @@ def _trouble(run: Run) -> Html:
 
 def _why(error: str) -> list[str]:
     """What the run service noted, in the person's language, and the end of the trainer's log."""
-    for known in (DIED, STOPPED_ELSEWHERE):
+    said = []
+    for known in (DIED, DIED_AGAIN, LESS_MEMORY, STOPPED_ELSEWHERE):
         if error.startswith(known):
-            return [t(known), error[len(known) :].strip()]
-    return [error]
+            said.append(t(known))
+            error = error.removeprefix(known).strip()
+    return [*said, error]
 
 
 def _said(told: Mapping[str, Any]) -> str:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ import pytest
 
 from store import policies, runs
 from store.records import Run, RunState
+from tests.disks import files_no_larger_than
 from tests.forks import forked_trainers
 from tests.models import build_model
 from tests.ppo import build_reward_model
@@ -49,17 +48,6 @@ FROM_SCORES: Mapping[str, Mapping[str, Any]] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Writes beyond it fail, as they do on a full disk; a checkpoint is larger, a result is not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Death(NamedTuple):
@@ -217,7 +205,7 @@ def test_a_reward_run_that_died_at_its_second_model_leaves_both(
 
 def test_a_full_disk_is_a_named_failure(model: Path, tmp_path: Path) -> None:
     run_dir = make_run_dir(tmp_path / "run", model)
-    with files_no_larger_than(100_000):
+    with files_no_larger_than(100_000):  # a checkpoint is larger, a result is not
         result = run_here(run_dir)
     assert result.state is Outcome.FAILED
     assert result.failure is not None

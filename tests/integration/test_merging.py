@@ -12,6 +12,7 @@ from store import policies
 from store.db import Store
 from store.errors import BadInput, Conflict, NotAllowed
 from store.records import Role
+from tests.disks import files_no_larger_than
 from tests.models import build_adapter, build_model
 from training import merging
 from training.merging import REPORT_FILE, MergeFailed, merge
@@ -56,6 +57,16 @@ def test_a_model_that_differs_is_not_left_behind(
     )
     with pytest.raises(MergeFailed, match="differs"):
         merge(str(model), adapter, tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = build_adapter(model, tmp_path / "adapter", seed=3)
+    with files_no_larger_than(100_000):
+        assert merging.main([str(model), str(adapter), str(tmp_path / "merged")]) == 2
+    assert "the disk is full" in capsys.readouterr().err
     assert not list(tmp_path.glob("merged*"))
 
 

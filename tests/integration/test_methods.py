@@ -25,9 +25,12 @@ from tests.rundirs import (
 from training.events import EventReader, series
 from training.loading import load_base, load_tokenizer, stop_token_ids
 from training.methods import METHODS, Product
-from training.rundir import Outcome, RunDir, RunResult
+from training.rundir import Failure, Outcome, RunDir, RunResult
 from training.tuning import Tuning, tuning_of
+from training.worker import dpo
 from training.worker.encoding import IGNORED, Encoded, Encoder
+from training.worker.failures import Cancelled
+from training.worker.job import Job
 from training.worker.kto import cut_to, mismatched
 from training.worker.report import Reporter
 
@@ -150,6 +153,42 @@ def test_several_processes_say_why_they_all_failed(tmp_path: Path, model: Path) 
     failure = run_as_launched(make_run_dir(tmp_path / "run", model, rows=rows, processes=2)).failure
     assert failure is not None
     assert "row 3: rejected is empty" in failure.message
+
+
+@pytest.mark.nightly
+def test_several_processes_say_why_one_of_them_failed(tmp_path: Path, model: Path) -> None:
+    run_dir = make_run_dir(tmp_path / "run", model, processes=2, epochs=50)
+    failure = run_as_launched(run_dir, "tests.second_fails").failure
+    assert failure is not None
+    assert (failure.name, failure.message) == ("out_of_memory", "Memory ran out: no room")
+
+
+OF_ANOTHER = Failure("out_of_memory", "Memory ran out.", "Take less.")
+
+
+@pytest.mark.parametrize("ended_by", [RuntimeError("Connection closed by peer"), Cancelled()])
+def test_a_process_that_meets_what_came_of_another_s_failure_tells_that_one(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, ended_by: BaseException
+) -> None:
+    run_dir = make_run_dir(tmp_path / "run", model)
+
+    def end(_: Job) -> None:
+        run_dir.write_failure_beside(1, OF_ANOTHER)
+        raise ended_by
+
+    monkeypatch.setattr(dpo, "train", end)
+    result = run_here(run_dir)
+    assert (result.state, result.failure) == (Outcome.FAILED, OF_ANOTHER)
+
+
+def test_a_process_that_knows_why_it_failed_tells_its_own(tmp_path: Path, model: Path) -> None:
+    rows = preference_rows()
+    rows[2]["rejected"][0]["content"] = " "
+    run_dir = make_run_dir(tmp_path / "run", model, rows=rows)
+    run_dir.write_failure_beside(1, OF_ANOTHER)
+    failure = run_here(run_dir).failure
+    assert failure is not None
+    assert failure.name == "bad_data"
 
 
 def learned(run_dir: RunDir) -> dict[str, Any]:

@@ -330,7 +330,21 @@ def test_a_policy_that_went_too_far_takes_no_further_step(base: Path) -> None:
         minibatch_size=4,
     ).run_iteration()
     assert metrics.policy_steps == 1
-    assert metrics.approx_kl < 1e-3
+    assert metrics.approx_kl > 1e-3  # of what it took no further step for
+
+
+def test_a_policy_that_is_too_far_from_the_first_takes_no_step_and_tells_what_it_saw(
+    base: Path,
+) -> None:
+    shared = share_base(base)
+    start = [parameter.detach().clone() for parameter in shared.policy_parameters()]
+    # Two ways to compute the same differ by more, in the last digits.
+    metrics = build_trainer(base, shared, LENGTH, target_approx_kl=1e-20).run_iteration()
+    assert metrics.policy_steps == 0
+    assert metrics.approx_kl > 1e-20
+    assert metrics.first_ratio == pytest.approx(1.0, abs=1e-4)
+    assert metrics.grad_norm > 0
+    assert all(map(torch.equal, shared.policy_parameters(), start))
 
 
 def test_a_completion_without_an_end_loses_the_penalty(base: Path) -> None:

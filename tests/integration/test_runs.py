@@ -23,7 +23,8 @@ from tests.rundirs import PAIRS
 from tests.services import TIMEOUT_S, Lab, open_lab
 from training import process
 from training.policy import adapter_sha256
-from training.rundir import Outcome, RunDir, RunResult
+from training.rundir import UNEXPECTED, Failure, Outcome, RunDir, RunResult
+from training.shortages import LESS_MEMORY
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +208,24 @@ def test_a_trainer_that_vanished_while_nobody_looked_is_interrupted(lab: Lab) ->
     assert ended.state is RunState.INTERRUPTED
     assert ended.error is not None
     assert "Resume" in ended.error
+    assert LESS_MEMORY in ended.error  # resumed as it is, it may well die again
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("out_of_memory", RunState.FAILED), (UNEXPECTED, RunState.INTERRUPTED)],
+)
+def test_a_trainer_that_died_failed_for_the_reason_that_another_of_its_processes_names(
+    lab: Lab, name: str, state: RunState
+) -> None:
+    run = make_orphan(lab, result=None)
+    failure = Failure(name, "Memory ran out.", "Take less.")
+    RunDir(Path(run.folder)).write_failure_beside(1, failure)
+    lab.service.adopt()
+    ended = runs.get(lab.store, run.id)
+    assert ended.state is state
+    assert ended.error is not None
+    assert ("Memory ran out. Take less." in ended.error) is (state is RunState.FAILED)
 
 
 def test_a_success_while_nobody_looked_is_registered_once(lab: Lab) -> None:

@@ -115,6 +115,13 @@ def test_label_smoothing_is_refused_where_it_would_be_ignored() -> None:
     assert DPOOptions.parsed({"loss_type": "robust", "label_smoothing": 0.1})
 
 
+@pytest.mark.parametrize("patience", [3, 4])
+def test_a_patience_that_can_never_end_is_refused_beside_what_ends_it(patience: int) -> None:
+    with pytest.raises(SpecError, match=f"patience = {patience}: .* evaluations = 3"):
+        DPOOptions.parsed({"patience": patience, "evaluations": 3})
+    assert DPOOptions.parsed({"patience": 2, "evaluations": 3}).patience == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ from training.config import RunSpec
 from training.engine import is_alone, launch_of
 from training.methods.dpo import DPOOptions
 from training.methods.grpo import GRPOOptions
+from training.methods.kto import KTOOptions
+from training.methods.sft import SFTOptions
 from training.options import MethodOptions, SpecError
 
 FOLDER = Path("/runs/run-1")
@@ -52,6 +54,30 @@ def test_a_configuration_says_how_many_unless_the_run_does(config: str) -> None:
     assert "--num_processes" not in command
     both = launch_of(spec_of(replace(options, processes=4)), FOLDER).command
     assert both[3:7] == ["--config_file", config, "--num_processes", "4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (SFTOptions(tuning="prefix"), "tuning"),
+        (DPOOptions(tuning="prompt"), "tuning"),
+        (SFTOptions(l2_to_start=0.1), "l2_to_start"),
+        (DPOOptions(replay_share=0.3), "replay_share"),
+        (KTOOptions(replay_share=0.3), "replay_share"),
+    ],
+)
+def test_what_a_configuration_cannot_spread_is_refused_before_a_run_is_launched(
+    config: str, options: MethodOptions, field: str
+) -> None:
+    with pytest.raises(SpecError, match="FSDP spreads the model") as refused:
+        options.parsed({**asdict(options), "accelerate_config": config})
+    assert refused.value.field == field
+    Path(config).write_text("distributed_type: MULTI_GPU\n")
+    assert options.parsed({**asdict(options), "accelerate_config": config})
+
+
+def test_a_configuration_can_spread_what_sft_replays_among_its_rows(config: str) -> None:
+    assert SFTOptions.parsed({"replay_share": 0.3, "accelerate_config": config})
 
 
 @pytest.mark.parametrize("path", ["fsdp.yaml", "/nowhere/fsdp.yaml", "/"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -53,6 +51,7 @@ from tests.builders import (
     make_judgment,
     make_prompt,
 )
+from tests.disks import files_no_larger_than
 
 
 def lines_of(journal: Path, kind: Kind) -> list[str]:
@@ -590,17 +589,6 @@ def test_a_start_that_does_not_mend_notes_nothing(work: Work, clock: Clock) -> N
         healed.close()
 
 
-@contextmanager
-def files_that_grow_to(size: int) -> Iterator[None]:
-    """What a full disk is to a long file, while shorter ones can still be written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.usefixtures("mended")
 def test_a_judgment_that_is_not_in_the_journal_is_not_noted_as_if_it_were(
     reopen: Callable[[], Store], folder: Path
@@ -608,7 +596,7 @@ def test_a_judgment_that_is_not_in_the_journal_is_not_noted_as_if_it_were(
     store = reopen()
     mending.mend(store)
     comparison = make_comparison(store)
-    full = files_that_grow_to((folder / "judgments.jsonl").stat().st_size)
+    full = files_no_larger_than((folder / "judgments.jsonl").stat().st_size)
     with full, pytest.raises(StoreUnavailable, match="disk is full"):
         judge(store, comparison)
     store.close()

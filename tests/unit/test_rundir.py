@@ -11,6 +11,7 @@ from training.config import RunSpec
 from training.methods.dpo import DPOOptions
 from training.options import SpecError
 from training.rundir import (
+    UNEXPECTED,
     Failure,
     Outcome,
     RunDir,
@@ -138,6 +139,18 @@ def test_a_resume_forgets_how_the_run_ended(run_dir: RunDir) -> None:
     run_dir.forget_end()
     assert not run_dir.is_cancel_asked
     assert run_dir.read_result() is None
+
+
+def test_of_processes_that_failed_one_that_knows_why_is_heard_until_a_resume(
+    run_dir: RunDir,
+) -> None:
+    known = Failure("out_of_memory", "Memory ran out.", "Take less.")
+    run_dir.write_failure_beside(1, Failure(UNEXPECTED, "Connection closed by peer.", ""))
+    run_dir.write_failure_beside(2, known)
+    (run_dir.path / "failure.3.json").write_text('{"name": "out')
+    assert run_dir.failure_beside() == known
+    run_dir.forget_end()
+    assert run_dir.failure_beside() is None
 
 
 def test_room_for_the_result_is_kept_until_it_is_written(run_dir: RunDir) -> None:

@@ -31,6 +31,8 @@ from training.findings import WATCH, Curve
 from training.messages import Message
 from training.overoptimization import Look
 from training.proportions import UNKNOWN, win_rate
+from training.runs import DIED, DIED_AGAIN
+from training.shortages import LESS_MEMORY
 from training.verdicts import Evidence, judge
 
 PAIRS = {"pairs": 30, "accuracy": 0.75, "margin": 1.5, "loss": 0.4}
@@ -479,6 +481,18 @@ def test_a_failed_run_says_what_to_do() -> None:
 
     assert "The loss became nan." in shown
     assert "Halve the rate." in shown
+
+
+def test_a_run_that_died_says_what_takes_less_memory_in_the_language_of_who_reads() -> None:
+    error = f"{DIED} {DIED_AGAIN} {LESS_MEMORY} the end of the log"
+    view = RunView(make_run(RunState.INTERRUPTED, error=error, finished_at=NOW), [], None)
+
+    with i18n.speaking(i18n.Language.ZH):
+        shown = run_view.status(view, NOW)
+        said = [i18n.t(text) for text in (DIED, DIED_AGAIN, LESS_MEMORY)]
+
+    assert all(text in shown for text in (*said, "the end of the log"))
+    assert LESS_MEMORY not in shown
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from training.options import MethodOptions, SpecError, option
 
 # In a file of accelerate's.
+FSDP = "FSDP"
 SPREADING = re.compile(r"^distributed_type:\s*['\"]?(FSDP|DEEPSPEED|MEGATRON_LM)", re.MULTILINE)
 
 
@@ -40,8 +41,14 @@ class ProcessOptions(MethodOptions):
     @property
     def is_spread(self) -> bool:
         """The configuration has the weights of one model spread over the processes."""
-        found = self.accelerate_config and Path(self.accelerate_config).read_text(errors="replace")
-        return bool(found and SPREADING.search(found))
+        return self._spread_by is not None
+
+    @property
+    def _spread_by(self) -> str | None:
+        if not self.accelerate_config:
+            return None
+        found = SPREADING.search(Path(self.accelerate_config).read_text(errors="replace"))
+        return found.group(1) if found else None
 
     def check_together(self) -> None:
         super().check_together()
@@ -50,3 +57,11 @@ class ProcessOptions(MethodOptions):
             raise SpecError(
                 "accelerate_config", config, "give the whole path of a file on this machine"
             )
+        if self._spread_by == FSDP:
+            for name in self.needing_the_whole:
+                raise not_spread(name, getattr(self, name))
+
+
+def not_spread(name: str, value: object) -> SpecError:
+    """What to raise for an option that needs all weights in each process."""
+    return SpecError(name, value, "cannot be had where FSDP spreads the model over processes")

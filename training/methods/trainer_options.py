@@ -139,6 +139,10 @@ class TuningOptions(MethodOptions):
         """The trackers that are chosen."""
         return [Tracker(name) for name in self.trackers.split(",") if name]
 
+    @property
+    def needing_the_whole(self) -> tuple[str, ...]:
+        return ("tuning",) if self.tuning in VIRTUAL_TOKEN_TUNINGS else ()
+
     def check_together(self) -> None:
         check_tuning(self.tuning, gradient_checkpointing=self.gradient_checkpointing)
         for tracker in self.tracked_by:
@@ -214,7 +218,8 @@ class TrainerOptions(TuningOptions):
         maximum=100,
         label="Patience",
         help="Stop after this many measurements without a better held-out loss, and keep the best; "
-        "0 trains to the end.",
+        "0 trains to the end. It must be less than the number of measurements. With it a "
+        "checkpoint is kept at each measurement, whatever 'Checkpoint every' says.",
     )
     weight_decay: float = option(
         0.0,
@@ -257,6 +262,14 @@ class TrainerOptions(TuningOptions):
                 self.patience,
                 "needs held-out measurements and a held-out share above 0",
             )
+        if self.patience and self.patience >= self.evaluations:
+            raise SpecError(
+                "patience",
+                self.patience,
+                "would never stop the training: it must be less than 'Held-out measurements', "
+                "evaluations = {evaluations}",
+                evaluations=self.evaluations,
+            )
 
 
 def replay_option(default: float, *, is_main: bool) -> Any:
@@ -279,6 +292,13 @@ class ReplayOptions(TrainerOptions):
 
     replay_share: float = replay_option(0.0, is_main=False)
 
+    REPLAYS_AMONG_ROWS: ClassVar[bool] = False  # or in batches beside theirs
+
+    @property
+    def needing_the_whole(self) -> tuple[str, ...]:
+        is_beside = self.replay_share > 0 and not self.REPLAYS_AMONG_ROWS
+        return (*super().needing_the_whole, *(("replay_share",) if is_beside else ()))
+
     def rows_learned(self, rows: int) -> int:
         """About how many rows are learned, of a snapshot with so many."""
         return round(rows * (1 - self.eval_share))
@@ -297,6 +317,12 @@ class ImitationOptions(ReplayOptions):
         help="Draws what is trained back to where it started, at every step by this much times the "
         "learning rate. 0.1 to 10 keeps more of what the policy could do before; 0 does nothing.",
     )
+
+    REPLAYS_AMONG_ROWS: ClassVar[bool] = True
+
+    @property
+    def needing_the_whole(self) -> tuple[str, ...]:
+        return (*super().needing_the_whole, *(("l2_to_start",) if self.l2_to_start else ()))
 
 
 def check_tuning(tuning: str, *, gradient_checkpointing: bool) -> None:

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,19 @@ def work(run_dir: RunDir) -> int:
 
 
 def follow(run_dir: RunDir, rank: int) -> int:
-    """Train beside the first process; what this one has to tell goes into a file of its own."""
+    """Train beside the first process; what this one has to tell goes into files of its own."""
     stop = StopRequest()
     stop.listen()
     try:
+        run_dir.forget_failure_beside(rank)
         events = EventWriter(run_dir.path / f"events.{rank}.jsonl")
         _run_recipe(Job(run_dir.read_spec(), run_dir, events, stop, rank))
     except Cancelled:
         return EXIT_CODES[Outcome.CANCELLED]
-    except Exception:
+    except Exception as error:
         log.exception("Process %d failed", rank)
+        with suppress(OSError):
+            run_dir.write_failure_beside(rank, describe(error))
         # The launcher ends the others with this one; the first may fail alike, and has to say so.
         time.sleep(FIRST_TELLS_S)
         return EXIT_CODES[Outcome.FAILED]
@@ -105,8 +109,19 @@ def _work_alone(run_dir: RunDir) -> RunResult:
     except BaseException as error:
         log.exception("The run failed")
         result = RunResult(Outcome.FAILED, failure=describe(error))
+    result = _explained(run_dir, result)
     run_dir.write_result(result)
     return result
+
+
+def _explained(run_dir: RunDir, result: RunResult) -> RunResult:
+    """With the failure of another process where this one only met what came of it."""
+    is_stopped = result.state is Outcome.CANCELLED and not run_dir.is_cancel_asked
+    is_vague = result.failure is not None and result.failure.is_vague
+    if not (is_stopped or is_vague):
+        return result
+    failure = run_dir.failure_beside()
+    return RunResult(Outcome.FAILED, failure=failure) if failure else result
 
 
 def _train(run_dir: RunDir, events: EventWriter, stop: StopRequest) -> RunResult:

@@ -10,32 +10,22 @@ WorkerError
 
 from __future__ import annotations
 
-import errno
 import traceback
 from pathlib import Path
 
 from training.messages import Message, MessageError
 from training.options import SpecError
-from training.rundir import Failure
+from training.rundir import UNEXPECTED, Failure
+from training.shortages import LESS_MEMORY, is_disk_full, is_out_of_memory
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# torch and safetensors lose the error number; inline_container is what torch.save writes with.
-_NO_SPACE_TEXTS = (
-    "No space left",
-    "os error 28",
-    "Disk quota exceeded",
-    "File too large",
-    "inline_container.cc",
-)
 # Where the libraries that train call those that keep metrics.
 _TRACKING = ("transformers/integrations/integration_utils.py", "accelerate/tracking.py")
-_NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 
 
 class WorkerError(MessageError):
     """A failure with a stable name and something to do about it."""
 
-    name = "unexpected"
+    name = UNEXPECTED
     advice = "Read log.txt in the run's folder; resume the run, or start it again."
 
 
@@ -80,12 +70,12 @@ def describe(error: BaseException) -> Failure:
         return _failure(error.name, error.message, error.advice)
     if isinstance(error, SpecError):
         return _failure("bad_spec", error.message, "Correct that option and start a new run.")
-    if _is_disk_full(error):
+    if is_disk_full(error):
         advice = "Free some space, then resume the run: it continues from its last checkpoint."
         return _failure("disk_full", Message("The disk is full: {error}", _of(error)), advice)
-    if _is_out_of_memory(error):
-        advice = "Lower the batch size (and raise gradient accumulation) or 'Longest row'."
-        return _failure("out_of_memory", Message("Memory ran out: {error}", _of(error)), advice)
+    if is_out_of_memory(error):
+        what = Message("Memory ran out: {error}", _of(error))
+        return _failure("out_of_memory", what, LESS_MEMORY)
     if _is_of_a_tracker(error):
         advice = "Check its settings and its server, or take it out of 'Trackers' in a new run."
         what = Message("A tracker refused the metrics: {error}", _of(error))
@@ -102,17 +92,6 @@ def _failure(name: str, message: Message, advice: str) -> Failure:
 
 def _of(error: BaseException) -> dict[str, object]:
     return {"error": str(error)}
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return True
-    return any(text in str(error) for text in _NO_SPACE_TEXTS)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
-    return named or any(text in str(error) for text in _NO_MEMORY_TEXTS)
 
 
 def _is_of_a_tracker(error: BaseException) -> bool:

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from training.loading import context_length, stop_token_ids
+from training.methods.process_options import not_spread
 from training.methods.trainer_options import TrainerOptions, TuningOptions
-from training.options import SpecError
 from training.tuning import LOW_RANK, Tuning
 from training.worker import data, models, tracking
 from training.worker.decontamination import untested
@@ -114,6 +114,8 @@ def trainer_arguments(job: Job, options: TrainerOptions) -> dict[str, Any]:
         "per_device_eval_batch_size": min(EVAL_BATCH, 2 * options.batch_size),
         "gradient_accumulation_steps": options.gradient_accumulation,
         "train_sampling_strategy": "sequential",
+        # Its checkpoints hold the count, so that a run that goes on tells the whole.
+        "include_num_input_tokens_seen": "non_padding",
         "save_steps": options.save_steps,
     }
 
@@ -192,11 +194,13 @@ def fit(
     epochs: float,
     on_checkpoint: Callable[[Path], None] = lambda _: None,
     anew: Callable[[], Trainee] | None = None,
+    passes: int = 1,
 ) -> Fitted:
     """Train, from the newest checkpoint if there is one, and leave what was learned on disk.
 
     `counts` go into the report, `epochs` is how often the data are seen, `anew` gives the trainee
-    as it was at the start, where that is not the policy of the spec. Raises `Diverged`,
+    as it was at the start, where that is not the policy of the spec; `passes` is how often what the
+    trainer counts as tokens seen is learned from. Raises `Diverged`,
     `ModelUnusable` when nothing was learned, `SpecError` for what FSDP cannot spread, `Cancelled`.
     """
     if trainee.tuning in (Tuning.PREFIX, Tuning.PROMPT):
@@ -227,16 +231,19 @@ def fit(
         {
             "first_step_at": reporter.first_step_at,
             "training_s": training_s,
-            "tokens": reporter.tokens if checkpoint is None else None,
+            "tokens": passes * int(trainer.state.num_input_tokens_seen),
             "pairs_per_s": counts["seen"] / training_s if checkpoint is None else None,
         },
     )
 
 
 def refuse_spread(trainer: Any, name: str, value: object) -> None:
-    """Raises `SpecError` for an option that needs all weights in each process."""
+    """Raises `SpecError` for an option that needs all weights in each process.
+
+    The options refuse it where they name the configuration; accelerate may have another one.
+    """
     if _is_spread(trainer):
-        raise SpecError(name, value, "cannot be had where FSDP spreads the model over processes")
+        raise not_spread(name, value)
 
 
 def _is_spread(trainer: Any) -> bool:

@@ -176,7 +176,14 @@ def train(
     if looking := watch.looking(job, trainee, rewarder, every=every, asking=options):
         trainer.add_callback(looking)
     counts = _counts(options, pool, order)
-    fitted = fitting.fit(job, trainer, trainee, counts, epochs=asked / len(pool.prompts))
+    fitted = fitting.fit(
+        job,
+        trainer,
+        trainee,
+        counts,
+        epochs=asked / len(pool.prompts),
+        passes=options.inner_epochs,  # TRL counts what is drawn
+    )
 
     job.enter_phase("evaluating")
     return {

@@ -56,7 +56,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
         self._progress_at = -math.inf
         self.first_step_at: float | None = None
         self.last_metrics: Mapping[str, Any] = {}
-        self.tokens: int | None = None  # trained on so far by this process's trainer, if it counts
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -89,9 +88,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # the library has no typ
         **_: Any,
     ) -> None:
         """Every step's metrics. Raises `Diverged`."""
-        logs = logs or {}
-        self.tokens = int(logs["num_tokens"]) if "num_tokens" in logs else self.tokens
-        metrics = rename_metrics(logs)
+        metrics = rename_metrics(logs or {})
         if not metrics:
             return
         self._job.events.write(EventKind.METRICS, step=state.global_step, **metrics)

@@ -61,6 +61,8 @@ def train(job: Job) -> Mapping[str, Any]:
         job.enter_phase("watch")
         second = _train_watch(job, options, watched)
         report["watch_model"] = second.ranked
+        tokens = sum(each.report["timing"]["tokens"] for each in (learned, second))
+        report["timing"] = {**learned.report["timing"], "tokens": tokens}
         counts["second_model"] = second.report["data"]["train"]
     return report
 
@@ -191,7 +193,7 @@ class ComparisonTrainer(fitting.WithoutCard, RewardTrainer):  # type: ignore[mis
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Any:
         """Mean over comparisons of the mean over each one's pairs, with centring."""
-        rows = scoring.Padded(*(inputs[name] for name in scoring.Padded._fields))
+        rows = scoring.Padded(inputs["input_ids"], inputs["attention_mask"], inputs["mask"])
         scores = scoring.forward(model, rows, Pooling(self.options.pooling))
         better, worse = scores[inputs["pairs"][:, 0]], scores[inputs["pairs"][:, 1]]
         difference, is_tie = better - worse, inputs["ties"]
@@ -217,7 +219,8 @@ class ComparisonTrainer(fitting.WithoutCard, RewardTrainer):  # type: ignore[mis
 def collate(groups: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Comparisons as one batch: all their responses, as `scoring.Padded` is, and all their pairs.
 
-    `pairs` (pairs, 2) are rows; `weights` sum to the number of comparisons.
+    They have the names by which the library counts tokens. `pairs` (pairs, 2) are rows; `weights`
+    sum to the number of comparisons.
     """
     prompts: list[list[int]] = []
     completions: list[list[int]] = []
@@ -228,8 +231,11 @@ def collate(groups: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         weights += [1 / len(group["pairs"])] * len(group["pairs"])
         prompts += group["prompts"]
         completions += group["completions"]
+    rows = scoring.Padded.of(prompts, completions)
     return {
-        **scoring.Padded.of(prompts, completions)._asdict(),
+        "input_ids": rows.ids,
+        "attention_mask": rows.attention,
+        "mask": rows.mask,
         "pairs": torch.tensor(pairs),
         "weights": torch.tensor(weights),
         "margins": torch.tensor([m for group in groups for m in group["margins"]]),

@@ -57,11 +57,15 @@ class Learner:
 
     def step(self) -> float:
         """Follow the gradient; returns its length before clipping. Raises `Diverged`."""
-        norm = float(clip_grad_norm_(self._parameters, self._max_grad_norm))
+        norm = self.clip()
         if not math.isfinite(norm):
             raise Diverged("The gradient became {value}.", value=norm)
         self.optimizer.step()
         return norm
+
+    def clip(self) -> float:
+        """Cut the gradient to the longest that is followed; returns its length before."""
+        return float(clip_grad_norm_(self._parameters, self._max_grad_norm))
 
     @staticmethod
     def _backward(part: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ def train(job: Job) -> Mapping[str, Any]:
         "timing": {
             "first_step_at": trained.first_step_at,
             "training_s": trained.training_s,
+            "tokens": trainer.tokens,
             "rollouts_per_s": trained.iterations * options.rollouts / trained.training_s,
         },
     }

@@ -36,7 +36,8 @@ class Metrics:
     and `objective` reward - kl_penalty, the negative of what is often written as the loss.
     `first_ratio` is policy / old policy before any step: 1 if all is well.
     `entropy` is a token's, in nats; `length` in tokens; `ended` the share that ended by themselves.
-    Losses and norms are means over the steps, of which the policy took `policy_steps`.
+    Losses and norms are means over the steps, of which the policy took `policy_steps`; one that it
+    only looked at, to find that it had gone too far, is among them.
     """
 
     score: float
@@ -86,6 +87,7 @@ class PPOTrainer:
         self._value = self._learner(self._shared.value_parameters(), options.value_learning_rate)
         self._kl_coef = options.kl_coef
         self.iteration = 0
+        self.tokens = 0  # learned from in all processes, by the policy and by the value function
 
     def run_iteration(self) -> Metrics:
         """Collect and learn. Raises `Cancelled`, leaving an iteration half done, and `Diverged`."""
@@ -93,6 +95,7 @@ class PPOTrainer:
         targets = self._aim(seen)
         policy_steps, value_steps = self._learn(seen, targets)
         metrics = self._measure(seen, targets, policy_steps, value_steps)
+        self.tokens += self._learned(policy_steps, value_steps)
         self._steer_kl(metrics.kl)
         self.iteration += 1
         return metrics
@@ -101,6 +104,7 @@ class PPOTrainer:
         """All that the next iteration depends on; nothing is drawn from a shared generator."""
         return {
             "iteration": self.iteration,
+            "tokens": self.tokens,
             "kl_coef": self._kl_coef,
             "weights": self._shared.state(),
             "policy_optimizer": self._policy.optimizer.state_dict(),
@@ -110,6 +114,7 @@ class PPOTrainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.iteration = state["iteration"]
+        self.tokens = state.get("tokens", 0)  # earlier checkpoints do not tell
         self._kl_coef = state["kl_coef"]
         self._shared.load_state(state["weights"])
         self._policy.optimizer.load_state_dict(state["policy_optimizer"])
@@ -158,10 +163,16 @@ class PPOTrainer:
         value_steps: list[ValueStep] = []
         for epoch in range(options.ppo_epochs):
             minibatches = self._split(len(seen.rollouts), epoch)
-            if len(policy_steps) == epoch * len(minibatches):
+            if all(step.is_taken for step in policy_steps):
                 policy_steps += update.improve_policy(self._policy, minibatches)
             value_steps += update.improve_value(self._value, minibatches)
         return policy_steps, value_steps
+
+    def _learned(self, policy_steps: Sequence[PolicyStep], value_steps: Sequence[ValueStep]) -> int:
+        """Tokens of the steps that were taken."""
+        taken = [step.tokens for step in policy_steps if step.is_taken]
+        taken += [step.tokens for step in value_steps]
+        return int(self._processes.total(torch.tensor(sum(taken), device=self._shared.device)))
 
     def _split(self, rows: int, epoch: int) -> list[Sequence[int]]:
         """This process's rows of each minibatch; every process has as many minibatches."""
@@ -208,7 +219,7 @@ class PPOTrainer:
             grad_norm=fmean(step.grad_norm for step in policy_steps),
             value_grad_norm=fmean(step.grad_norm for step in value_steps),
             learning_rate=self._policy.learning_rate,
-            policy_steps=len(policy_steps),
+            policy_steps=sum(step.is_taken for step in policy_steps),
         )
 
     def _steer_kl(self, kl: float) -> None:

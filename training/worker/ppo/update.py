@@ -26,13 +26,19 @@ class Targets(NamedTuple):
 
 
 class PolicyStep(NamedTuple):
-    """Means over a minibatch's tokens before its step, and the gradient's length."""
+    """Means over a minibatch's tokens before its step, and the gradient's length.
+
+    One that would have begun too far away was looked at, and not taken. `tokens` are those of its
+    prompts and completions in this process.
+    """
 
     loss: float
     clip_fraction: float
     approx_kl: float
     ratio: float
     grad_norm: float
+    tokens: int
+    is_taken: bool
 
 
 class ValueStep(NamedTuple):
@@ -41,6 +47,7 @@ class ValueStep(NamedTuple):
     loss: float
     clip_fraction: float
     grad_norm: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Update:
     def improve_policy(
         self, learner: Learner, minibatches: Sequence[Sequence[int]]
     ) -> list[PolicyStep]:
-        """The steps of an epoch; fewer than the minibatches when the policy went too far."""
+        """The steps of an epoch; the one that finds the policy too far away is the last."""
         steps = []
         with self.shared.learning(POLICY):
             for rows in minibatches:
@@ -72,9 +79,12 @@ class Update:
                 with sums_kept(self.shared.model):
                     _, *means = learner.differentiate(self._policy_parts(rows)).tolist()
                 loss, clip_fraction, approx_kl, ratio = means
-                if approx_kl > self.approx_kl_limit:
+                is_too_far = approx_kl > self.approx_kl_limit
+                norm = learner.clip() if is_too_far else learner.step()
+                told = (loss, clip_fraction, approx_kl, ratio, norm, self._tokens(rows))
+                steps.append(PolicyStep(*told, is_taken=not is_too_far))
+                if is_too_far:
                     break
-                steps.append(PolicyStep(loss, clip_fraction, approx_kl, ratio, learner.step()))
         return steps
 
     def improve_value(
@@ -87,8 +97,11 @@ class Update:
                 self.processes.check(self.stop)
                 with sums_kept(self.shared.model):
                     _, loss, clip_fraction = learner.differentiate(self._value_parts(rows)).tolist()
-                steps.append(ValueStep(loss, clip_fraction, learner.step()))
+                steps.append(ValueStep(loss, clip_fraction, learner.step(), self._tokens(rows)))
         return steps
+
+    def _tokens(self, minibatch: Sequence[int]) -> int:
+        return int(self.seen.tokens.attention[minibatch].sum())
 
     def _policy_parts(self, minibatch: Sequence[int]) -> Iterator[Tensor]:
         """Sums over each micro-batch's tokens: count, loss, clipped ones, approximate KL, ratio."""
