@@ -39,18 +39,17 @@ VIEWERS = 8
 
 
 class Preset(NamedTuple):
-    """A size of training data: `up_to` pairs; `typical` is a number to ask a preset for."""
+    """A size of training data; `typical` rows are of this size also where a method halves them."""
 
     name: str
     label: str
-    up_to: int | None
     typical: int
 
 
 PRESETS = (
-    Preset("small", "Small · under 200", 199, 100),
-    Preset("medium", "Medium · 200 to 1,000", 1000, 500),
-    Preset("large", "Large · over 1,000", None, 2000),
+    Preset("small", "Small · under 200", 100),
+    Preset("medium", "Medium · 200 to 1,000", 500),
+    Preset("large", "Large · over 1,000", 4000),
 )
 _REACHES = {
     Reach.SHORT: (Message("too few"), "warn"),
@@ -152,6 +151,7 @@ class TrainTab:
             [(preset.label, preset.name) for preset in PRESETS],
             value=None,
             label="Preset for the amount of data",
+            info="By the rows that one model learns from; two may have to share what there is.",
             elem_id="train-preset",
         )
         self.form = form.draw(METHODS, shown=first)
@@ -251,9 +251,12 @@ class TrainTab:
             self.outlook: EMPTY,  # What is known of another method, or in another language.
         }
         if preset is None:
-            fitting = preset_of(self._launching.amount(actor, method).rows).name
-            choice = gr.update(value=fitting, visible=self._has_presets(actor, method))
-            drawn |= {self.preset: choice} | self._filled(actor, fitting, method, Tuning.LORA)
+            fitting = self._fitting(actor, None, method, Tuning.LORA)
+            sizes = self._sizes(actor, method)
+            size = next((name for name, options in sizes.items() if options == fitting), None)
+            # The sizes stay away where they make no difference to what suits the method.
+            choice = gr.update(value=size, visible=len(set(sizes.values())) > 1)
+            drawn |= {self.preset: choice} | self.form.filled(method, fitting)
         return drawn
 
     def prepare(self, actor: Actor) -> None:
@@ -287,13 +290,14 @@ class TrainTab:
         """Fill the form with what suits this much data and this tuning."""
         method = given[self.method]
         tuning = given[self.form.fields[method, "tuning"]]
-        return self._filled(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+        fitting = self._fitting(actor, given[self.preset], method, tuning)
+        return self.form.filled(method, fitting)
 
     def choose_tuning(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """The step size that suits it, and no other change of what the lead has chosen."""
         method = given[self.method]
         tuning = given[self.form.fields[method, "tuning"]]
-        fitting = self._fitting(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+        fitting = self._fitting(actor, given[self.preset], method, tuning)
         return self.form.retuned(method, fitting)
 
     def choose_method(
@@ -385,19 +389,14 @@ class TrainTab:
             self.actions: self._actions(view, is_log_shown=True),
         }
 
-    def _has_presets(self, actor: Actor, method: str) -> bool:
-        """Whether the amount of data makes a difference to what suits the method."""
-        fitting = {
-            self._launching.preset(actor, method, rows=preset.typical, tuning=Tuning.LORA)
-            for preset in PRESETS
-        }
-        return len(fitting) > 1
+    def _sizes(self, actor: Actor, method: str) -> dict[str, MethodOptions]:
+        """What suits each size of data, by its name."""
+        return {p.name: self._fitting(actor, p.name, method, Tuning.LORA) for p in PRESETS}
 
-    def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
-        return self.form.filled(method, self._fitting(actor, preset, method, tuning))
-
-    def _fitting(self, actor: Actor, preset: str, method: str, tuning: str) -> MethodOptions:
-        rows = next(p.typical for p in PRESETS if p.name == preset)
+    def _fitting(self, actor: Actor, size: str | None, method: str, tuning: str) -> MethodOptions:
+        """What suits a size, or else as many rows as there are."""
+        typical = next((preset.typical for preset in PRESETS if preset.name == size), None)
+        rows = typical or self._launching.amount(actor, method).rows
         return self._launching.preset(actor, method, rows=rows, tuning=tuning)
 
     def _starts(self, actor: Actor, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -549,11 +548,6 @@ def _reward_label(run: Run) -> str:
 def _version_label(policy: Policy, made_by: Run | None) -> str:
     method = METHODS.get(made_by.method) if made_by else None
     return f"{policy.version} · {method.label}" if method else policy.version
-
-
-def preset_of(rows: int) -> Preset:
-    """The size that this many preferences are."""
-    return next(v for v in PRESETS if v.up_to is None or rows <= v.up_to)
 
 
 def about_method(name: str) -> Html:
