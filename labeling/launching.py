@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training import report_page
 from training.blind import Standing
-from training.estimate import ALONE, Company, Estimate
+from training.estimate import ALONE, Company, Estimate, Foretold
 from training.events import EventReader
 from training.general import brought_along
 from training.loading import ModelLoadError
@@ -35,7 +36,7 @@ from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.options import MethodOptions, SpecError
 from training.proportions import UNKNOWN
 from training.report_page import Beside
-from training.rundir import RunDir
+from training.rundir import RunDir, write_whole
 from training.runs import RunService
 from training.tuning import LOW_RANK, Tuning, check_continues, tuning_of
 
@@ -77,6 +78,8 @@ class Launching:
         self._runs = runs_service
         self._snapshots_folder = snapshots_folder
         self._outlooks = Outlooks(store, runs_service)
+        # Protects the reports of runs against two who read one and would both write it.
+        self._keeping_report = threading.Lock()
 
     def counts(self, actor: Actor) -> PreferenceCounts:
         """How many preferences there are, and what a run started now would use."""
@@ -137,10 +140,12 @@ class Launching:
             )
         settings.put(self._store, _PRICE, price or None)
 
-    def foretold(self, actor: Actor, run_id: str) -> Estimate | None:
-        """What a run that has ended would be estimated to take, to see beside what it took."""
+    def foretold(self, actor: Actor, run_id: str) -> Foretold:
+        """What a run that has ended was estimated to take, at the price of today, to see beside
+        what it took."""
         require_lead(actor, "see runs")
-        return self._outlooks.of_run(runs.get(self._store, run_id))
+        told = self._outlooks.of_run(runs.get(self._store, run_id))
+        return told._replace(price_per_hour=self.price_per_hour(actor))
 
     def prepare(self, actor: Actor) -> None:
         """A lead is at the Train tab: have a trainer process warm, or keep it so."""
@@ -205,8 +210,9 @@ class Launching:
             agreement=self._agreement(chosen),
         )
         if foreseen is not None:
+            told = Foretold(foreseen, self.price_per_hour(actor))
             with suppress(OSError):  # The run is launched; it says itself where the disk is full.
-                RunDir(Path(run.folder)).write_estimate(foreseen.to_json())
+                RunDir(Path(run.folder)).write_estimate(told.to_json())
         return run
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -242,7 +248,7 @@ class Launching:
     def report(self, actor: Actor, run_id: str) -> str:
         """The page that a run left, and in it what was estimated and what people have said since.
 
-        Raises `NotFound`.
+        The file in the run's folder then says so too. Raises `NotFound`.
         """
         require_lead(actor, "read a run's report")
         run_dir = RunDir(Path(runs.get(self._store, run_id).folder))
@@ -255,10 +261,18 @@ class Launching:
         beside = Beside(
             blind=judged(self._duels(policy, met)),
             standings=self._standings(policy, met),
-            estimate=self.foretold(actor, run_id),
-            price_per_hour=self.price_per_hour(actor),
+            foretold=self.foretold(actor, run_id),
         )
-        return _report_with(run_dir, beside) or run_dir.report_path.read_text(encoding="utf-8")
+        page = _report_with(run_dir, beside)
+        if page is None:
+            return run_dir.report_path.read_text(encoding="utf-8")
+        self._keep_report(run_dir, page)
+        return page
+
+    def _keep_report(self, run_dir: RunDir, page: str) -> None:
+        with self._keeping_report, suppress(OSError):  # It was asked for to be read, not kept.
+            if run_dir.report_path.read_text(encoding="utf-8") != page:
+                write_whole(run_dir.report_path, page)
 
     def view(self, actor: Actor, run_id: str | None) -> RunView | None:
         """One run; without an id the newest. None when there is none at all."""

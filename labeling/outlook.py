@@ -17,7 +17,7 @@ from store.data_facts import DataFacts
 from store.db import Store
 from store.records import Run
 from store.training_data import Kind
-from training.estimate import Company, Estimate, Lengths, Rows, estimate
+from training.estimate import Company, Estimate, Foretold, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
 from training.loading import ModelLoadError
 from training.measurements import rows_given
@@ -95,13 +95,17 @@ class Outlooks:
         """What was last foretold of a run of this method."""
         return self._told.get(method.name)
 
-    def of_run(self, run: Run) -> Estimate | None:
+    def of_run(self, run: Run) -> Foretold:
         """What was foretold of a run before its launch.
 
         Where nothing was: what would be, for as many rows as it had, like those there are now.
         """
-        if kept := kept_estimate(RunDir(Path(run.folder))):
+        kept = Foretold.from_json(RunDir(Path(run.folder)).read_estimate())
+        if kept.estimate is not None:
             return kept
+        return kept._replace(estimate=self._afterwards(run), is_afterwards=True)
+
+    def _afterwards(self, run: Run) -> Estimate | None:
         method = METHODS.get(run.method)
         report = (run.result or {}).get("report") or {}
         if method is None or not rows_given(report):
@@ -166,15 +170,6 @@ class Outlooks:
         yield from cautions.of_loss(options)
         context = shape.context if shape else None
         yield from cautions.of_lengths(method, options, look.counts, context=context)
-
-
-def kept_estimate(run_dir: RunDir) -> Estimate | None:
-    """What people were told before launch; None where that cannot be known any more."""
-    values = run_dir.read_estimate()
-    try:
-        return Estimate.from_json(values) if values else None
-    except (TypeError, KeyError):
-        return None
 
 
 def company_of(spec: Mapping[str, Any]) -> Company:

@@ -353,8 +353,7 @@ class TrainTab:
         if view is None or view.run.state is not RunState.SUCCEEDED:
             return {self.came_true: EMPTY}
         told = self._launching.foretold(actor, view.run.id)
-        price = self._launching.price_per_hour(actor)
-        return {self.came_true: outlook.came_true(view.run, told, price_per_hour=price)}
+        return {self.came_true: outlook.came_true(view.run, told)}
 
     def act(
         self, actor: Actor, action: Action, shown: str, method: str, start: str

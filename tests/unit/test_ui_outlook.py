@@ -15,7 +15,7 @@ from store.records import RunState
 from tests.unit.test_cautions import facts
 from tests.unit.test_estimate import foretold
 from tests.unit.test_ui_html import HOSTILE, make_run
-from training.estimate import Lengths, Memory
+from training.estimate import Foretold, Lengths, Memory
 from training.lengths import TokenCounts
 from training.messages import Message
 
@@ -80,22 +80,30 @@ def test_the_estimate_stands_beside_what_a_run_took() -> None:
     timing = {"run_s": 250.0, "peak_mb": 2048.0, "tokens": 123_456}
     run = make_run(RunState.SUCCEEDED, result={"report": {"timing": timing}})
 
-    shown = view.came_true(run, TOLD)
+    shown = view.came_true(run, Foretold(TOLD))
 
     for text in ("2 min 5 s", "4 min 10 s", "1.4 GiB", "2.0 GiB", "123,456"):
         assert text in shown
-    assert "4 min 10 s" in view.came_true(run, None)
-    assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), TOLD) == ""
+    assert "4 min 10 s" in view.came_true(run, Foretold())
+    assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), Foretold(TOLD)) == ""
 
 
 def test_what_a_run_cost_stands_beside_what_it_was_to_cost() -> None:
     run = make_run(RunState.SUCCEEDED, result={"report": {"timing": {"run_s": 250.0}}})
 
-    assert "Money" not in view.came_true(run, TOLD)
-    shown = view.came_true(run, TOLD, price_per_hour=20.0)
+    assert "Money" not in view.came_true(run, Foretold(TOLD))
+    shown = view.came_true(run, Foretold(TOLD, 20.0))
 
     assert "0.69" in shown  # 125 s
     assert "1.39" in shown  # 250 s
+
+
+def test_an_estimate_made_after_a_run_is_called_so() -> None:
+    run = make_run(RunState.SUCCEEDED, result={"report": {"timing": {"run_s": 250.0}}})
+
+    assert "Estimated afterwards" in view.came_true(run, Foretold(TOLD, is_afterwards=True))
+    for told in (Foretold(TOLD), Foretold(None, is_afterwards=True)):
+        assert "afterwards" not in view.came_true(run, told)
 
 
 def test_it_is_said_in_chinese() -> None:
