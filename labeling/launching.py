@@ -16,7 +16,7 @@ from labeling.access import Actor, require_lead
 from labeling.agreement import preference_agreement
 from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all, judged
-from labeling.outlook import Asked, Outlook, Outlooks
+from labeling.outlook import Asked, Awaited, Outlook, Outlooks
 from labeling.reward_models import can_teach, folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
@@ -105,25 +105,38 @@ class Launching:
         *,
         start: str = Start.LIVE,
         reward_run: str | None = None,
+        awaited: Awaited | None = None,
     ) -> Outlook:
         """What a run would take and what to be warned of; the first one takes some seconds.
 
-        `start` and `reward_run` as `launch` takes them. Raises `BadInput` for options out of bounds
-        or a model that cannot be read.
+        `start` and `reward_run` as `launch` takes them; what is `awaited` from other runs counts in
+        place of what there is. Raises `BadInput` for options out of bounds or a model that cannot
+        be read.
         """
         require_lead(actor, "see training data")
         chosen = _method(method)
+        found = awaited or self._found(chosen, start, reward_run)
         try:
             outlook = self._outlooks.of(
                 chosen,
                 chosen.options.parsed(options),
-                general=self._count_general(chosen, start),
-                company=self._company(chosen, start, reward_run),
+                general=found.general,
+                company=found.company,
             )
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
         misfits = self._misfits(chosen, options, start, reward_run)
         return replace(outlook, cautions=(*misfits, *outlook.cautions))
+
+    def refusal(
+        self, actor: Actor, method: str, options: Mapping[str, Any], *, start: str = Start.LIVE
+    ) -> Message | None:
+        """What a launch would be refused for as things are, but for the lack of a reward model."""
+        require_lead(actor, "see training data")
+        chosen = _method(method)
+        if self.amount(actor, method).rows == 0:
+            return Message("There is nothing to train on yet.")
+        return next((c.found for c in self._misfits(chosen, options, start, None)), None)
 
     def price_per_hour(self, actor: Actor) -> float | None:
         """What an hour of this machine costs, in a currency of people's own; None if not set."""
@@ -181,11 +194,13 @@ class Launching:
         *,
         start: str = Start.LIVE,
         reward_run: str | None = None,
+        foreseen: Estimate | None = None,
     ) -> Run:
         """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
         A method that learns from none has its result scored by the most reliable one there is.
-        `start` is a `Start` or the name of a policy version. Raises `BadInput` for no data, options
+        `start` is a `Start` or the name of a policy version. `foreseen` is what people were told of
+        the run, if not by an outlook on these very options. Raises `BadInput` for no data, options
         out of bounds or a tuning that does not go on from there, `Conflict` while another run is
         active, `PolicyUnavailable` before there is a policy to start from.
         """
@@ -197,7 +212,7 @@ class Launching:
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
-        foreseen = self._foreseen(chosen, options, start, reward_run)
+        foreseen = foreseen or self._foreseen(chosen, options, start, reward_run)
         run = self._runs.launch(
             actor.id,
             method,
@@ -291,20 +306,17 @@ class Launching:
         self, method: Method, options: Mapping[str, Any], start: str, reward_run: str | None
     ) -> Estimate | None:
         """What a lead has just been told that this very run would take."""
-        told = self._outlooks.last_told(method)
-        if told is None:
-            return None
-        asked, estimate = told
+        company, general = self._found(method, start, reward_run)
         try:
-            now = Asked(
-                method.name,
-                method.options.parsed(options),
-                self._count_general(method, start),
-                self._company(method, start, reward_run),
-            )
+            asked = Asked(method.name, method.options.parsed(options), general, company)
         except SpecError:
             return None  # The launch is about to say so.
-        return estimate if now == asked else None
+        return self._outlooks.told(asked)
+
+    def _found(self, method: Method, start: str, reward_run: str | None) -> Awaited:
+        """What a run that starts now finds."""
+        company = self._company(method, start, reward_run)
+        return Awaited(company, self._count_general(method, start))
 
     def _agreement(self, method: Method) -> tuple[float | None, int]:
         """What the accuracy of a reward model is to be held against."""

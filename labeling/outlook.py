@@ -29,17 +29,29 @@ from training.tuning import LOW_RANK, tuning_of
 
 # Of the newest completions, from which the length of responses is told.
 MEASURED_RESPONSES = 400
+MOST_TOLD = 100  # estimates that are kept for a launch
 ENDLESS = 2**20  # tokens; beyond what any option allows
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run that has not been launched. `estimate` is None where its work cannot be foreseen."""
+    """A run that has not been launched. `estimate` is None where its work cannot be foreseen.
+
+    `general` demonstrations are there beside what it learns from.
+    """
 
     method: str
     facts: DataFacts
     cautions: tuple[Caution, ...]
     estimate: Estimate | None
+    general: int = 0
+
+
+class Awaited(NamedTuple):
+    """What the runs before one will have made by the time it starts."""
+
+    company: Company
+    general: int
 
 
 class Asked(NamedTuple):
@@ -67,9 +79,9 @@ class Outlooks:
     def __init__(self, store: Store, runs: RunService) -> None:
         self._store = store
         self._runs = runs
-        self._lock = threading.Lock()  # protects both below, and keeps two from looking at once
+        self._lock = threading.Lock()  # protects all below, and keeps two from looking at once
         self._counter: TokenCounter | None = None
-        self._told: dict[str, tuple[Asked, Estimate]] = {}  # by method, the newest
+        self._told: dict[Asked, Estimate] = {}  # the newest last
         self._looks: dict[tuple[Kind, str | None], _Look] = {}
 
     def of(
@@ -83,17 +95,25 @@ class Outlooks:
         rows = self._rows(method, look, look.facts.rows, general)
         told = self._estimate(method, options, rows, company)
         if told is not None:
-            self._told[method.name] = Asked(method.name, options, general, company), told
+            self._keep(Asked(method.name, options, general, company), told)
         return Outlook(
             method=method.name,
             facts=look.facts,
             cautions=tuple(self._cautions(method, options, look, told, general)),
             estimate=told,
+            general=general,
         )
 
-    def last_told(self, method: Method) -> tuple[Asked, Estimate] | None:
-        """What was last foretold of a run of this method."""
-        return self._told.get(method.name)
+    def told(self, asked: Asked) -> Estimate | None:
+        """What somebody was told of this very run, if not too long ago."""
+        return self._told.get(asked)
+
+    def _keep(self, asked: Asked, told: Estimate) -> None:
+        with self._lock:
+            self._told.pop(asked, None)
+            self._told[asked] = told
+            if len(self._told) > MOST_TOLD:
+                del self._told[next(iter(self._told))]
 
     def of_run(self, run: Run) -> Foretold:
         """What was foretold of a run before its launch.

@@ -158,8 +158,7 @@ def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Ro
     """What is trained one after the other: a reward run may train a second model on a share."""
     if not isinstance(options, RewardOptions):
         return [(options, rows)]
-    share = options.divided_share(round(rows.number * (1 - options.eval_share)))
-    second = round(rows.number * share)
+    second = options.rows_of_second(rows.number)
     if not second:
         return [(options, rows)]
     return [

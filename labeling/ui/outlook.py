@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from labeling import i18n
@@ -13,6 +13,7 @@ from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Run
 from training.estimate import Estimate, Foretold, Memory
+from training.methods import METHODS
 
 _TONES = {Severity.NOTE: "quiet", Severity.WARN: "warn", Severity.BAD: "bad"}
 _ORDER = list(_TONES)[::-1]
@@ -25,17 +26,25 @@ def outlook(told: Outlook, *, price_per_hour: float | None = None) -> Html:
     return html.section(
         t("What to expect"),
         _figures(told.estimate, price_per_hour) if told.estimate else _unknown(),
-        *(caution(each) for each in sorted(told.cautions, key=lambda c: _ORDER.index(c.severity))),
+        *(caution(each) for each in gravest_first(told.cautions)),
         _memory(told.estimate.memory) if told.estimate else EMPTY,
         note=t("Estimated for this machine, while nobody else uses it."),
         id="train-outlook",
     )
 
 
-def caution(told: Caution) -> Html:
-    """A warning with what to do about it."""
-    tone = _TONES[told.severity]
-    return html.notice(tone, say(told.found), say(told.remedy), id=f"caution-{told.name}")
+def gravest_first(cautions: Iterable[Caution]) -> list[Caution]:
+    """In the order in which people should read them."""
+    return sorted(cautions, key=lambda each: _ORDER.index(each.severity))
+
+
+def caution(told: Caution, *, of: Sequence[str] = ()) -> Html:
+    """A warning with what to do about it; `of` are the methods of several runs that it is about."""
+    found, name = say(told.found), told.name
+    if of:
+        labels = " · ".join(t(METHODS[method].label) for method in of)
+        found, name = t("{whose}: {found}", whose=labels, found=found), f"{name}-{'-'.join(of)}"
+    return html.notice(_TONES[told.severity], found, say(told.remedy), id=f"caution-{name}")
 
 
 def came_true(run: Run, foretold: Foretold) -> Html:

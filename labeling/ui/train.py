@@ -107,7 +107,10 @@ class TrainTab:
                 self.data = actions.area("train-data")
                 with gr.Column(elem_classes="wsl-card wsl-setup"):
                     self._draw_setup()
-                self.pipeline = actions.area("train-pipeline")
+                with gr.Column(elem_classes="wsl-card"):
+                    self.pipeline = actions.area("train-pipeline")
+                    self.pipeline_outlook = actions.area("pipeline-outlook")
+                    self.pipeline_launch = actions.area("pipeline-launch")
             with gr.Column(scale=7, min_width=320, elem_classes="wsl-main"):
                 with gr.Column(elem_classes="wsl-card"):
                     self.status = actions.area("run-view")
@@ -168,12 +171,12 @@ class TrainTab:
         self.why_not = actions.area("train-why-not")
 
     def _connect(self, head: gr.HTML) -> None:
-        shown = [self.shown, self.preset, self.method]
+        shown = [self.shown, self.preset, self.method, self.start_from]
         everything = [
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            *(self.outlook, self.price, self.start_from),
+            *(self.outlook, self.price, self.start_from, self.pipeline_launch),
         ]
         fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -184,15 +187,27 @@ class TrainTab:
             "outputs": self.outlook,
             **quiet,
         }
-        actions.on_open(
+        foresight_of_all = {
+            "fn": guarded(self._sessions, self.foresee_all, inline=self.nothing_to_expect_of_all),
+            "inputs": [self.start_from, self.price],
+            "outputs": [self.pipeline_outlook, self.pipeline_launch],
+            **quiet,
+        }
+        opened = actions.on_open(
             head, guarded(self._sessions, self.open), shown, [*everything, *fields]
-        ).then(guarded(self._sessions, self.prepare), None, None, **quiet).then(**foresight)
-        self.drawn.change(
+        )
+        opened.then(guarded(self._sessions, self.prepare), None, None, **quiet).then(
+            **foresight
+        ).then(**foresight_of_all)
+        looked_back = self.drawn.change(
             guarded(self._sessions, self.look_back), self.shown, self.came_true, **quiet
-        ).then(guarded(self._sessions, self.prepare_again), None, None, **quiet)
+        )
+        looked_back.then(guarded(self._sessions, self.prepare_again), None, None, **quiet).then(
+            **foresight_of_all
+        )
         self.timer.tick(
             guarded(self._sessions, self.follow, inline=self.stop_following),
-            [self.shown, self.drawn, self.method],
+            [self.shown, self.drawn, self.method, self.start_from],
             everything,
             concurrency_id="run-progress",
             concurrency_limit=VIEWERS,
@@ -234,8 +249,11 @@ class TrainTab:
             show_progress="minimal",
             api_visibility="private",
         )
-        self.price.blur(guarded(self._sessions, self.set_price), self.price, None, **quiet)
-        for place in (self.actions, self.runs, self.pipeline):
+        self.start_from.input(trigger_mode="always_last", **foresight_of_all)
+        self.price.blur(guarded(self._sessions, self.set_price), self.price, None, **quiet).then(
+            **foresight_of_all
+        )
+        for place in (self.actions, self.runs, self.pipeline, self.pipeline_launch):
             actions.on_action(
                 place,
                 acted(self._sessions, self.act),
@@ -243,9 +261,11 @@ class TrainTab:
                 everything,
             )
 
-    def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
+    def open(
+        self, actor: Actor, shown: str, preset: str | None, method: str, start: str
+    ) -> dict[Any, Any]:
         """Everything, as it is now; the preset follows the data until somebody chooses one."""
-        drawn = self._everything(actor, shown, method) | {
+        drawn = self._everything(actor, shown, method, start) | {
             self.about: about_method(method),
             self.price: self._launching.price_per_hour(actor),
             self.outlook: EMPTY,  # What is known of another method, or in another language.
@@ -268,12 +288,12 @@ class TrainTab:
         """A run has ended before the eyes of a lead, who may want another."""
         self._launching.prepare(actor)
 
-    def follow(self, actor: Actor, shown: str, drawn: str, method: str) -> Any:
+    def follow(self, actor: Actor, shown: str, drawn: str, method: str, start: str) -> Any:
         """The run a second later: numbers while it works, everything when its state changed."""
         view = self._launching.view(actor, shown or None)
         pipeline = self._pipeline.state(actor)
         if view is None or drawn != _state_key(view, pipeline):
-            return self._everything(actor, _followed(shown, pipeline), method, pipeline)
+            return self._everything(actor, _followed(shown, pipeline), method, start, pipeline)
         return {
             self.status: run_view.status(view, utc_now()),
             self.curves: run_charts.curves(view.run, view.events, view.standings),
@@ -301,10 +321,10 @@ class TrainTab:
         return self.form.retuned(method, fitting)
 
     def choose_method(
-        self, actor: Actor, shown: str, _preset: str | None, method: str
+        self, actor: Actor, shown: str, _preset: str | None, method: str, start: str
     ) -> dict[Any, Any]:
         """Show the form of another method, and what there is for it to learn from."""
-        return self.open(actor, shown, None, method)
+        return self.open(actor, shown, None, method, start)
 
     def launch(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """Press Train."""
@@ -316,7 +336,7 @@ class TrainTab:
             start=given[self.start_from],
             reward_run=given[self.reward_run],
         )
-        return self._everything(actor, run.id, method)
+        return self._everything(actor, run.id, method, given[self.start_from])
 
     def look_ahead(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """What a run with these options would take, and what to be warned of."""
@@ -343,6 +363,20 @@ class TrainTab:
         """Nobody has asked: what stands in the way is said to who presses the button."""
         return {self.outlook: EMPTY}
 
+    def foresee_all(self, actor: Actor, start: str, price: float | None) -> dict[Any, Any]:
+        """What the stages of the pipeline would take, likewise; and whether it may be started."""
+        shown = gr.skip()
+        if not self._launching.is_training(actor):
+            told = self._pipeline.outlooks(actor, start=start)
+            shown = pipeline_view.expected(told, price_per_hour=price or None)
+        pipeline, runs = self._pipeline.state(actor), self._launching.list_runs(actor)
+        launch = self._pipeline_launch(actor, start, pipeline, runs)
+        return {self.pipeline_outlook: shown, self.pipeline_launch: launch}
+
+    def nothing_to_expect_of_all(self, _: str) -> dict[Any, Any]:
+        """As for one run; what stands in the way is said beside the button."""
+        return {self.pipeline_outlook: EMPTY}
+
     def set_price(self, actor: Actor, price: float | None) -> None:
         """What an hour costs from now on."""
         self._launching.set_price_per_hour(actor, price)
@@ -363,22 +397,22 @@ class TrainTab:
             return self._log(actor, action.key)
         if action.act == "promote":
             report = self._promoting.promote(actor, action.key)
-            return self._everything(actor, shown, method) | {
+            return self._everything(actor, shown, method, start) | {
                 self.swap: promoted(report, id="run-promoted")
             }
         if action.act == "start-pipeline":
             state = self._pipeline.start(actor, start=start)
-            return self._everything(actor, state.run_ids[state.current or ""], method)
+            return self._everything(actor, state.run_ids[state.current or ""], method, start)
         if action.act == "stop-pipeline":
             self._pipeline.stop(actor)
-            return self._everything(actor, shown, method)
+            return self._everything(actor, shown, method, start)
         if action.act == "cancel":
             self._launching.cancel(actor, action.key)
         elif action.act == "resume":
             self._launching.resume(actor, action.key)
         elif action.act not in ("open", "hide-log"):
             raise BadInput("There is nothing to do that is called {act!r}.", act=action.act)
-        return self._everything(actor, action.key, method)
+        return self._everything(actor, action.key, method, start)
 
     def _log(self, actor: Actor, run_id: str) -> dict[Any, Any]:
         view = self._launching.view(actor, run_id)
@@ -409,7 +443,12 @@ class TrainTab:
         return [*usual, *versions]
 
     def _everything(
-        self, actor: Actor, shown: str, method: str, pipeline: PipelineState | None = None
+        self,
+        actor: Actor,
+        shown: str,
+        method: str,
+        start: str,
+        pipeline: PipelineState | None = None,
     ) -> dict[Any, Any]:
         # The pipeline is read before the run: a stage that begins meanwhile is followed next time.
         pipeline = pipeline or self._pipeline.state(actor)
@@ -419,7 +458,7 @@ class TrainTab:
         needs_reward_model = METHODS[method].needs_reward_model
         reason = why_not(
             amount,
-            active_run=next((r.id for r in runs if not r.state.is_final), None),
+            active_run=_active(runs),
             lacks_reward_model=needs_reward_model and not reward_runs,
         )
         now = utc_now()
@@ -427,11 +466,8 @@ class TrainTab:
         return {
             self.start_from: gr.Dropdown(self._starts(actor, runs)),
             self.data: data_card(method, amount, self._launching.counts(actor)),
-            self.pipeline: pipeline_view.start_card(
-                pipeline,
-                {run.id: run for run in runs},
-                is_busy=any(not run.state.is_final for run in runs),
-            ),
+            self.pipeline: pipeline_view.about(pipeline, {run.id: run for run in runs}),
+            self.pipeline_launch: self._pipeline_launch(actor, start, pipeline, runs),
             self.reward_run: gr.Dropdown(
                 [(_reward_label(run), run.id) for run in reward_runs],
                 value=_suggested(reward_runs, METHODS[method]),
@@ -458,6 +494,14 @@ class TrainTab:
             self.start: gr.Button(interactive=reason is None),
             self.why_not: el("p", reason, class_="wsl-note") if reason else EMPTY,
         }
+
+    def _pipeline_launch(
+        self, actor: Actor, start: str, pipeline: PipelineState | None, runs: Sequence[Run]
+    ) -> Html:
+        if busy := _active(runs):
+            return pipeline_view.launch(pipeline, [is_training(busy)])
+        refusals = self._pipeline.refusals(actor, start=start)
+        return pipeline_view.launch(pipeline, pipeline_view.refused(refusals))
 
     def _actions(self, view: RunView, *, is_log_shown: bool) -> Html:
         return run_view.actions(view, is_live=self._is_live(view), is_log_shown=is_log_shown)
@@ -522,14 +566,22 @@ def volume_notice(told: Volume) -> Html:
 def why_not(amount: KindCount, *, active_run: str | None, lacks_reward_model: bool) -> str | None:
     """Why Train cannot be pressed; None when it can."""
     if active_run is not None:
-        return t(
-            "{run} is training. Wait for it to end, or cancel it, to start another.", run=active_run
-        )
+        return is_training(active_run)
     if lacks_reward_model:
         return t("This method learns from a reward model. Train one first.")
     if amount.rows == 0:
         return t("There is nothing to train on yet.")
     return None
+
+
+def is_training(run_id: str) -> str:
+    """Why nothing else can be started meanwhile."""
+    return t("{run} is training. Wait for it to end, or cancel it, to start another.", run=run_id)
+
+
+def _active(runs: Sequence[Run]) -> str | None:
+    """The run that is at work, if one is."""
+    return next((run.id for run in runs if not run.state.is_final), None)
 
 
 def _suggested(reward_runs: Sequence[Run], method: Method) -> str | None:

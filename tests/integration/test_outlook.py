@@ -12,6 +12,7 @@ import pytest
 from labeling.access import Actor
 from labeling.launching import Launching
 from labeling.outlook import company_of
+from labeling.pipeline import Pipeline
 from store import policies, runs, snapshots
 from store.errors import BadInput, NotAllowed
 from store.records import Policy, Role, Run, RunState
@@ -159,6 +160,25 @@ def test_the_file_that_a_run_leaves_tells_what_was_estimated_and_what_it_cost(
     page = RunDir(Path(run.folder)).report_path.read_text(encoding="utf-8")
     assert f"<td>Tokens trained on</td><td>{plain(told.tokens)}</td>" in page
     assert f"<td>Money</td><td>{plain(told.seconds)}</td>" in page
+
+
+def test_the_stages_of_the_pipeline_are_foretold_before_any_is_started(
+    tmp_path: Path, lab: Lab
+) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    pipeline = Pipeline(lab.store, launching, lab.service)
+
+    sft, reward, ppo = pipeline.outlooks(LEAD)
+    state = pipeline.start(LEAD)
+    pipeline.stop(LEAD)
+    launching.cancel(LEAD, state.run_ids["sft"])
+    run = lab.wait(runs.get(lab.store, state.run_ids["sft"]))
+
+    assert None not in (sft.estimate, reward.estimate)
+    assert ppo.estimate is not None
+    assert ppo.estimate.memory.reward_model > 0
+    assert ppo.general >= sft.facts.rows
+    assert launching.foretold(LEAD, run.id) == Foretold(sft.estimate)
 
 
 def test_an_estimate_of_other_options_is_not_kept_for_a_run(tmp_path: Path, lab: Lab) -> None:

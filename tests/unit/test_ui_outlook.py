@@ -9,6 +9,7 @@ from labeling.cautions import Caution, Severity
 from labeling.i18n import Language
 from labeling.outlook import Outlook, lengths_of, with_responses
 from labeling.ui import outlook as view
+from labeling.ui import pipeline_view
 from store.completions import Written
 from store.data_facts import DataFacts
 from store.records import RunState
@@ -70,6 +71,45 @@ def test_a_run_that_cannot_be_foreseen_still_shows_its_cautions() -> None:
 
     assert "not known" in shown
     assert "caution-few" in shown
+
+
+def stages(*cautions: Caution) -> list[Outlook]:
+    """Three runs, all with the same cautions."""
+    return [replace(outlook(*cautions), method=method) for method in ("sft", "reward", "ppo")]
+
+
+def test_the_stages_of_the_pipeline_are_told_with_their_sum() -> None:
+    shown = pipeline_view.expected(stages())
+
+    assert shown.count("2 min 5 s") == 3
+    assert "<b>6 min 15 s</b>" in shown
+    assert "<b>1.4 GiB</b>" in shown  # one after the other
+    assert "Money" not in shown
+    assert "<b>0.21</b>" in pipeline_view.expected(stages(), price_per_hour=2.0)
+
+
+def test_a_stage_that_cannot_be_foreseen_leaves_the_sum_open() -> None:
+    first, *others = stages()
+    shown = pipeline_view.expected([replace(first, estimate=None), *others], price_per_hour=2.0)
+
+    assert shown.count("2 min 5 s") == 2
+    assert "<b>—</b>" in shown
+
+
+def test_what_is_grave_of_several_stages_is_said_once_with_their_names() -> None:
+    given = caution("habit", Severity.WARN, "Odd."), caution("small", Severity.NOTE)
+    shown = pipeline_view.expected(stages(*given))
+
+    assert shown.count("Odd.") == 1
+    assert "SFT · Reward model · PPO: Odd." in shown
+    assert "caution-small" not in shown
+
+
+def test_the_pipeline_says_beside_its_button_why_it_cannot_be_pressed() -> None:
+    assert "disabled" not in pipeline_view.launch(None, [])
+    shown = pipeline_view.launch(None, ["SFT: Nothing to learn from."])
+    assert "disabled" in shown
+    assert "SFT: Nothing to learn from." in shown
 
 
 def test_nothing_is_foretold_without_data() -> None:
