@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from labeling.access import Actor, require_lead
 from labeling.agreement import preference_agreement
 from labeling.cautions import Caution, Severity
 from labeling.duels import Duel, duels_of_all, judged
-from labeling.outlook import Asked, Outlook, Outlooks
+from labeling.outlook import Asked, Awaited, Outlook, Outlooks
 from labeling.reward_models import can_teach, folder_of, made_reward_model, most_reliable
 from store import general, policies, preferences, runs, settings, snapshots, training_data
 from store.db import Store
@@ -26,7 +27,7 @@ from store.records import Policy, Run, RunEvent, Snapshot
 from store.training_data import Kind, KindCount
 from training import report_page
 from training.blind import Standing
-from training.estimate import ALONE, Company, Estimate
+from training.estimate import ALONE, Company, Estimate, Foretold
 from training.events import EventReader
 from training.general import brought_along
 from training.loading import ModelLoadError
@@ -35,7 +36,7 @@ from training.methods import METHODS, LearnsFrom, Method, Product, method_named
 from training.options import MethodOptions, SpecError
 from training.proportions import UNKNOWN
 from training.report_page import Beside
-from training.rundir import RunDir
+from training.rundir import RunDir, write_whole
 from training.runs import RunService
 from training.tuning import LOW_RANK, Tuning, check_continues, tuning_of
 
@@ -77,6 +78,8 @@ class Launching:
         self._runs = runs_service
         self._snapshots_folder = snapshots_folder
         self._outlooks = Outlooks(store, runs_service)
+        # Protects the reports of runs against two who read one and would both write it.
+        self._keeping_report = threading.Lock()
 
     def counts(self, actor: Actor) -> PreferenceCounts:
         """How many preferences there are, and what a run started now would use."""
@@ -102,25 +105,38 @@ class Launching:
         *,
         start: str = Start.LIVE,
         reward_run: str | None = None,
+        awaited: Awaited | None = None,
     ) -> Outlook:
         """What a run would take and what to be warned of; the first one takes some seconds.
 
-        `start` and `reward_run` as `launch` takes them. Raises `BadInput` for options out of bounds
-        or a model that cannot be read.
+        `start` and `reward_run` as `launch` takes them; what is `awaited` from other runs counts in
+        place of what there is. Raises `BadInput` for options out of bounds or a model that cannot
+        be read.
         """
         require_lead(actor, "see training data")
         chosen = _method(method)
+        found = awaited or self._found(chosen, start, reward_run)
         try:
             outlook = self._outlooks.of(
                 chosen,
                 chosen.options.parsed(options),
-                general=self._count_general(chosen, start),
-                company=self._company(chosen, start, reward_run),
+                general=found.general,
+                company=found.company,
             )
         except (SpecError, ModelLoadError) as error:
             raise BadInput("The run cannot start: {error}.", error=error) from error
         misfits = self._misfits(chosen, options, start, reward_run)
         return replace(outlook, cautions=(*misfits, *outlook.cautions))
+
+    def refusal(
+        self, actor: Actor, method: str, options: Mapping[str, Any], *, start: str = Start.LIVE
+    ) -> Message | None:
+        """What a launch would be refused for as things are, but for the lack of a reward model."""
+        require_lead(actor, "see training data")
+        chosen = _method(method)
+        if self.amount(actor, method).rows == 0:
+            return Message("There is nothing to train on yet.")
+        return next((c.found for c in self._misfits(chosen, options, start, None)), None)
 
     def price_per_hour(self, actor: Actor) -> float | None:
         """What an hour of this machine costs, in a currency of people's own; None if not set."""
@@ -137,10 +153,12 @@ class Launching:
             )
         settings.put(self._store, _PRICE, price or None)
 
-    def foretold(self, actor: Actor, run_id: str) -> Estimate | None:
-        """What a run that has ended would be estimated to take, to see beside what it took."""
+    def foretold(self, actor: Actor, run_id: str) -> Foretold:
+        """What a run that has ended was estimated to take, at the price of today, to see beside
+        what it took."""
         require_lead(actor, "see runs")
-        return self._outlooks.of_run(runs.get(self._store, run_id))
+        told = self._outlooks.of_run(runs.get(self._store, run_id))
+        return told._replace(price_per_hour=self.price_per_hour(actor))
 
     def prepare(self, actor: Actor) -> None:
         """A lead is at the Train tab: have a trainer process warm, or keep it so."""
@@ -176,11 +194,13 @@ class Launching:
         *,
         start: str = Start.LIVE,
         reward_run: str | None = None,
+        foreseen: Estimate | None = None,
     ) -> Run:
         """Freeze the data and start training; `reward_run` made the reward model to learn from.
 
         A method that learns from none has its result scored by the most reliable one there is.
-        `start` is a `Start` or the name of a policy version. Raises `BadInput` for no data, options
+        `start` is a `Start` or the name of a policy version. `foreseen` is what people were told of
+        the run, if not by an outlook on these very options. Raises `BadInput` for no data, options
         out of bounds or a tuning that does not go on from there, `Conflict` while another run is
         active, `PolicyUnavailable` before there is a policy to start from.
         """
@@ -192,7 +212,7 @@ class Launching:
         snapshot = snapshots.freeze(
             self._store, self._snapshots_folder, kind=_kind(chosen), created_by=actor.id
         )
-        foreseen = self._foreseen(chosen, options, start, reward_run)
+        foreseen = foreseen or self._foreseen(chosen, options, start, reward_run)
         run = self._runs.launch(
             actor.id,
             method,
@@ -205,8 +225,9 @@ class Launching:
             agreement=self._agreement(chosen),
         )
         if foreseen is not None:
+            told = Foretold(foreseen, self.price_per_hour(actor))
             with suppress(OSError):  # The run is launched; it says itself where the disk is full.
-                RunDir(Path(run.folder)).write_estimate(foreseen.to_json())
+                RunDir(Path(run.folder)).write_estimate(told.to_json())
         return run
 
     def reward_runs(self, actor: Actor) -> list[Run]:
@@ -242,7 +263,7 @@ class Launching:
     def report(self, actor: Actor, run_id: str) -> str:
         """The page that a run left, and in it what was estimated and what people have said since.
 
-        Raises `NotFound`.
+        The file in the run's folder then says so too. Raises `NotFound`.
         """
         require_lead(actor, "read a run's report")
         run_dir = RunDir(Path(runs.get(self._store, run_id).folder))
@@ -255,10 +276,18 @@ class Launching:
         beside = Beside(
             blind=judged(self._duels(policy, met)),
             standings=self._standings(policy, met),
-            estimate=self.foretold(actor, run_id),
-            price_per_hour=self.price_per_hour(actor),
+            foretold=self.foretold(actor, run_id),
         )
-        return _report_with(run_dir, beside) or run_dir.report_path.read_text(encoding="utf-8")
+        page = _report_with(run_dir, beside)
+        if page is None:
+            return run_dir.report_path.read_text(encoding="utf-8")
+        self._keep_report(run_dir, page)
+        return page
+
+    def _keep_report(self, run_dir: RunDir, page: str) -> None:
+        with self._keeping_report, suppress(OSError):  # It was asked for to be read, not kept.
+            if run_dir.report_path.read_text(encoding="utf-8") != page:
+                write_whole(run_dir.report_path, page)
 
     def view(self, actor: Actor, run_id: str | None) -> RunView | None:
         """One run; without an id the newest. None when there is none at all."""
@@ -277,20 +306,17 @@ class Launching:
         self, method: Method, options: Mapping[str, Any], start: str, reward_run: str | None
     ) -> Estimate | None:
         """What a lead has just been told that this very run would take."""
-        told = self._outlooks.last_told(method)
-        if told is None:
-            return None
-        asked, estimate = told
+        company, general = self._found(method, start, reward_run)
         try:
-            now = Asked(
-                method.name,
-                method.options.parsed(options),
-                self._count_general(method, start),
-                self._company(method, start, reward_run),
-            )
+            asked = Asked(method.name, method.options.parsed(options), general, company)
         except SpecError:
             return None  # The launch is about to say so.
-        return estimate if now == asked else None
+        return self._outlooks.told(asked)
+
+    def _found(self, method: Method, start: str, reward_run: str | None) -> Awaited:
+        """What a run that starts now finds."""
+        company = self._company(method, start, reward_run)
+        return Awaited(company, self._count_general(method, start))
 
     def _agreement(self, method: Method) -> tuple[float | None, int]:
         """What the accuracy of a reward model is to be held against."""

@@ -17,7 +17,7 @@ from store.data_facts import DataFacts
 from store.db import Store
 from store.records import Run
 from store.training_data import Kind
-from training.estimate import Company, Estimate, Lengths, Rows, estimate
+from training.estimate import Company, Estimate, Foretold, Lengths, Rows, estimate
 from training.lengths import TokenCounter, TokenCounts
 from training.loading import ModelLoadError
 from training.measurements import rows_given
@@ -29,17 +29,29 @@ from training.tuning import LOW_RANK, tuning_of
 
 # Of the newest completions, from which the length of responses is told.
 MEASURED_RESPONSES = 400
+MOST_TOLD = 100  # estimates that are kept for a launch
 ENDLESS = 2**20  # tokens; beyond what any option allows
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run that has not been launched. `estimate` is None where its work cannot be foreseen."""
+    """A run that has not been launched. `estimate` is None where its work cannot be foreseen.
+
+    `general` demonstrations are there beside what it learns from.
+    """
 
     method: str
     facts: DataFacts
     cautions: tuple[Caution, ...]
     estimate: Estimate | None
+    general: int = 0
+
+
+class Awaited(NamedTuple):
+    """What the runs before one will have made by the time it starts."""
+
+    company: Company
+    general: int
 
 
 class Asked(NamedTuple):
@@ -67,9 +79,9 @@ class Outlooks:
     def __init__(self, store: Store, runs: RunService) -> None:
         self._store = store
         self._runs = runs
-        self._lock = threading.Lock()  # protects both below, and keeps two from looking at once
+        self._lock = threading.Lock()  # protects all below, and keeps two from looking at once
         self._counter: TokenCounter | None = None
-        self._told: dict[str, tuple[Asked, Estimate]] = {}  # by method, the newest
+        self._told: dict[Asked, Estimate] = {}  # the newest last
         self._looks: dict[tuple[Kind, str | None], _Look] = {}
 
     def of(
@@ -83,25 +95,37 @@ class Outlooks:
         rows = self._rows(method, look, look.facts.rows, general)
         told = self._estimate(method, options, rows, company)
         if told is not None:
-            self._told[method.name] = Asked(method.name, options, general, company), told
+            self._keep(Asked(method.name, options, general, company), told)
         return Outlook(
             method=method.name,
             facts=look.facts,
             cautions=tuple(self._cautions(method, options, look, told, general)),
             estimate=told,
+            general=general,
         )
 
-    def last_told(self, method: Method) -> tuple[Asked, Estimate] | None:
-        """What was last foretold of a run of this method."""
-        return self._told.get(method.name)
+    def told(self, asked: Asked) -> Estimate | None:
+        """What somebody was told of this very run, if not too long ago."""
+        return self._told.get(asked)
 
-    def of_run(self, run: Run) -> Estimate | None:
+    def _keep(self, asked: Asked, told: Estimate) -> None:
+        with self._lock:
+            self._told.pop(asked, None)
+            self._told[asked] = told
+            if len(self._told) > MOST_TOLD:
+                del self._told[next(iter(self._told))]
+
+    def of_run(self, run: Run) -> Foretold:
         """What was foretold of a run before its launch.
 
         Where nothing was: what would be, for as many rows as it had, like those there are now.
         """
-        if kept := kept_estimate(RunDir(Path(run.folder))):
+        kept = Foretold.from_json(RunDir(Path(run.folder)).read_estimate())
+        if kept.estimate is not None:
             return kept
+        return kept._replace(estimate=self._afterwards(run), is_afterwards=True)
+
+    def _afterwards(self, run: Run) -> Estimate | None:
         method = METHODS.get(run.method)
         report = (run.result or {}).get("report") or {}
         if method is None or not rows_given(report):
@@ -166,15 +190,6 @@ class Outlooks:
         yield from cautions.of_loss(options)
         context = shape.context if shape else None
         yield from cautions.of_lengths(method, options, look.counts, context=context)
-
-
-def kept_estimate(run_dir: RunDir) -> Estimate | None:
-    """What people were told before launch; None where that cannot be known any more."""
-    values = run_dir.read_estimate()
-    try:
-        return Estimate.from_json(values) if values else None
-    except (TypeError, KeyError):
-        return None
 
 
 def company_of(spec: Mapping[str, Any]) -> Company:

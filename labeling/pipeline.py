@@ -9,17 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from labeling.access import Actor, actor_of, require_lead
 from labeling.launching import Launching, Start
-from store import annotators, policies, runs, settings
+from labeling.outlook import Awaited, Outlook
+from store import annotators, general, policies, runs, settings
 from store.db import Store
 from store.errors import Conflict, WhetstoneError
 from store.records import Policy, Run, RunState
+from training.estimate import Company, Estimate, Foretold
+from training.messages import Message
+from training.methods.reward import RewardOptions
+from training.options import MethodOptions
 from training.runs import RunService
-from training.tuning import Tuning
+from training.tuning import LOW_RANK, Tuning
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +37,15 @@ class PipelineState:
     """Run ids of the stages that were started, by method.
 
     `ended` is None while it goes on, afterwards why it does not: empty when all stages succeeded,
-    the state of a run that did not, `stopped`, or what was wrong with the next stage.
+    the state of a run that did not, `stopped`, or what was wrong with the next stage. `told` is
+    what people were told of each stage before the start, for `Foretold`.
     """
 
     created_by: str
     start: str
     run_ids: Mapping[str, str]
     ended: str | None = None
+    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def is_active(self) -> bool:
@@ -75,12 +82,46 @@ class Pipeline:
         self._runs = runs_service
         # Protects the state in the store against two that read, decide and write it.
         self._deciding = threading.Lock()
+        self._told: dict[str, Mapping[str, Estimate]] = {}  # by start, the newest
         runs_service.on_finished.append(self._on_finished)
 
     def state(self, actor: Actor) -> PipelineState | None:
         """The pipeline that was started last; None before the first."""
         require_lead(actor, "see runs")
         return self._read()
+
+    def outlooks(self, actor: Actor, *, start: str = Start.LIVE) -> list[Outlook]:
+        """What to expect of each stage, if the first began now. Raises as `Launching.outlook`."""
+        sft, reward, ppo = ((stage, self._preset(actor, stage)) for stage in STAGES)
+        first = self._launching.outlook(actor, sft[0], asdict(sft[1]), start=start)
+        second = self._launching.outlook(actor, reward[0], asdict(reward[1]), start=start)
+        third = self._launching.outlook(
+            actor,
+            ppo[0],
+            asdict(ppo[1]),
+            start=start,
+            awaited=Awaited(
+                company=_company_after(reward[1], second.facts.rows),
+                general=min(first.general + first.facts.rows, general.MOST_ROWS),
+            ),
+        )
+        found = [first, second, third]
+        self._told[start] = {told.method: told.estimate for told in found if told.estimate}
+        return found
+
+    def refusals(self, actor: Actor, *, start: str = Start.LIVE) -> dict[str, Message]:
+        """The stages that could not be started as things are, and why."""
+        found = {
+            # The later ones start from what the first has made.
+            stage: self._launching.refusal(
+                actor,
+                stage,
+                asdict(self._preset(actor, stage)),
+                start=start if stage == STAGES[0] else Start.BASE,
+            )
+            for stage in STAGES
+        }
+        return {stage: why for stage, why in found.items() if why is not None}
 
     def start(self, actor: Actor, *, start: str = Start.LIVE) -> PipelineState:
         """Begin with the first stage, from the live policy or the base model.
@@ -92,7 +133,8 @@ class Pipeline:
             known = self._read()
             if known is not None and known.is_active:
                 raise Conflict("A pipeline is under way. Wait for it to end, or stop it first.")
-            state = PipelineState(actor.id, start, {})
+            told = {stage: e.to_json() for stage, e in self._told.get(start, {}).items()}
+            state = PipelineState(actor.id, start, {}, told=told)
             return self._launch_next(actor, state)
 
     def stop(self, actor: Actor) -> None:
@@ -139,16 +181,15 @@ class Pipeline:
     def _launch_next(self, actor: Actor, state: PipelineState) -> PipelineState:
         method = state.next
         assert method is not None
-        rows = self._launching.amount(actor, method).rows
-        preset = self._launching.preset(actor, method, rows=rows, tuning=Tuning.LORA)
         sft_run = state.run_ids.get("sft")
         policy = policies.of_run(self._store, sft_run) if sft_run else None
         run = self._launching.launch(
             actor,
             method,
-            asdict(preset),
+            asdict(self._preset(actor, method)),
             start=policy.version if policy else state.start,
             reward_run=state.run_ids.get("reward"),
+            foreseen=Foretold.from_json(state.told.get(method, {})).estimate,
         )
         state = replace(state, run_ids={**state.run_ids, method: run.id}, ended=None)
         self._write(state)
@@ -156,9 +197,24 @@ class Pipeline:
             self._runs.prepare(beside_a_run=True)
         return state
 
+    def _preset(self, actor: Actor, method: str) -> MethodOptions:
+        rows = self._launching.amount(actor, method).rows
+        return self._launching.preset(actor, method, rows=rows, tuning=Tuning.LORA)
+
     def _read(self) -> PipelineState | None:
         values = settings.get(self._store, _KEY, None)
         return PipelineState.from_json(values) if values else None
 
     def _write(self, state: PipelineState) -> None:
         settings.put(self._store, _KEY, asdict(state))
+
+
+def _company_after(reward: MethodOptions, rows: int) -> Company:
+    """The models that a run takes along after these options have made its reward model."""
+    assert isinstance(reward, RewardOptions)
+    return Company(
+        is_scored=True,
+        meets_base=True,  # it starts from what the first stage has made
+        is_watched=reward.rows_of_second(rows) > 0,
+        is_apart=reward.tuning not in LOW_RANK,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from training.machine import Machine
 from training.methods.reward import RewardOptions
@@ -20,7 +20,17 @@ from training.planned_online import PlannedBestOfN, PlannedGroups, PlannedOnline
 from training.planned_rows import READINGS, PlannedRows
 from training.shape import ModelShape
 
-__all__ = ["ALONE", "PLANS", "Company", "Estimate", "Lengths", "Memory", "Rows", "estimate"]
+__all__ = [
+    "ALONE",
+    "PLANS",
+    "Company",
+    "Estimate",
+    "Foretold",
+    "Lengths",
+    "Memory",
+    "Rows",
+    "estimate",
+]
 
 # Share of the rate of a plain matrix product that whole training steps reach: measured on a CPU
 # between idle and busy, so that either is met about as well; on a GPU 40 to 50 % is usual (PaLM,
@@ -95,6 +105,37 @@ class Estimate:
         return self.seconds / 3600 * price_per_hour
 
 
+class Foretold(NamedTuple):
+    """What a run was estimated to take, and what an hour cost by then, in a currency of people's
+    own; `is_afterwards` where nobody was told before the launch."""
+
+    estimate: Estimate | None = None
+    price_per_hour: float | None = None
+    is_afterwards: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        told = self.estimate.to_json() if self.estimate else {}
+        return {**told, "price_per_hour": self.price_per_hour}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What was told before a launch; no estimate where that is of another version."""
+        told = dict(values)
+        price = told.pop("price_per_hour", None)
+        try:
+            return cls(Estimate.from_json(told), price)
+        except (TypeError, KeyError):
+            return cls(None, price)
+
+    @property
+    def cost(self) -> float | None:
+        """What the whole run was to cost; None where that cannot be told."""
+        if self.estimate is None or self.price_per_hour is None:
+            return None
+        return self.estimate.cost(self.price_per_hour)
+
+
 def estimate(
     method: str,
     options: MethodOptions,
@@ -117,8 +158,7 @@ def _divided(options: MethodOptions, rows: Rows) -> list[tuple[MethodOptions, Ro
     """What is trained one after the other: a reward run may train a second model on a share."""
     if not isinstance(options, RewardOptions):
         return [(options, rows)]
-    share = options.divided_share(round(rows.number * (1 - options.eval_share)))
-    second = round(rows.number * share)
+    second = options.rows_of_second(rows.number)
     if not second:
         return [(options, rows)]
     return [

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, tostring
 from training.artefacts import Change
 from training.blind import Blind, Standing, all_verdicts, by_distance
 from training.config import RunSpec
-from training.estimate import Estimate
+from training.estimate import Foretold
 from training.events import Event, EventKind, series
 from training.findings import WATCH, Curve, Verdict, each_with_curve
 from training.measurements import Measurement, Unit, measurements, notes, plain, rows_given
@@ -87,13 +87,11 @@ details { border: 1px solid var(--line); padding: .5rem .8rem; margin: .5rem 0; 
 
 
 class Beside(NamedTuple):
-    """What the trainer does not know: people's blind verdicts, what the run was estimated to take,
-    with the price of an hour in a currency of people's own, and how the policy and others that were
-    trained from the same one stand."""
+    """What the trainer does not find out: people's blind verdicts, what the run was estimated to
+    take, and how the policy and others that were trained from the same one stand."""
 
     blind: Sequence[Blind] = ()
-    estimate: Estimate | None = None
-    price_per_hour: float | None = None
+    foretold: Foretold = Foretold()
     standings: Sequence[Standing] = ()
 
 
@@ -452,7 +450,11 @@ def _said(text: str) -> Element:
 
 
 def _costs(report: Mapping[str, Any], beside: Beside) -> list[Element]:
-    timing, told, price = report.get("timing") or {}, beside.estimate, beside.price_per_hour
+    timing, told, price = (
+        report.get("timing") or {},
+        beside.foretold.estimate,
+        beside.foretold.price_per_hour,
+    )
     run_s: float | None = timing.get("run_s")
     costs: list[tuple[str, float | None, float | None]] = [
         ("Time with loading and measuring, seconds", told.seconds if told else None, run_s),
@@ -463,13 +465,15 @@ def _costs(report: Mapping[str, Any], beside: Beside) -> list[Element]:
     ]
     if price is not None:
         spent = run_s / 3600 * price if run_s else None
-        costs.append(("Money", told.cost(price) if told else None, spent))
+        costs.append(("Money", beside.foretold.cost, spent))
     rows = [
         (name, _figure(expected, Unit.NUMBER), _figure(actual, Unit.NUMBER))
         for name, expected, actual in costs
         if expected or actual
     ]
-    return [_table(("", "Estimated", "It took"), rows)] if rows else []
+    is_afterwards = told is not None and beside.foretold.is_afterwards
+    estimated = "Estimated afterwards" if is_afterwards else "Estimated"
+    return [_table(("", estimated, "It took"), rows)] if rows else []
 
 
 def _environment(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -207,13 +207,13 @@ class RunDir:
         """Keep what people were told, before launch, that the run would take."""
         write_whole(self._estimate_path, _json(values))
 
-    def read_estimate(self) -> dict[str, Any] | None:
-        """None where people were told nothing, or what they were told is not to be read."""
+    def read_estimate(self) -> dict[str, Any]:
+        """Empty where people were told nothing, or what they were told is not to be read."""
         try:
             values = json.loads(self._estimate_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        return values if isinstance(values, dict) else None
+            return {}
+        return values if isinstance(values, dict) else {}
 
     def write_failure_beside(self, rank: int, failure: Failure) -> None:
         """Say why a process failed that does not write the result."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from labeling import i18n
@@ -12,7 +12,8 @@ from labeling.outlook import Outlook
 from labeling.ui import html
 from labeling.ui.html import EMPTY, Html, el
 from store.records import Run
-from training.estimate import Estimate, Memory
+from training.estimate import Estimate, Foretold, Memory
+from training.methods import METHODS
 
 _TONES = {Severity.NOTE: "quiet", Severity.WARN: "warn", Severity.BAD: "bad"}
 _ORDER = list(_TONES)[::-1]
@@ -25,24 +26,33 @@ def outlook(told: Outlook, *, price_per_hour: float | None = None) -> Html:
     return html.section(
         t("What to expect"),
         _figures(told.estimate, price_per_hour) if told.estimate else _unknown(),
-        *(caution(each) for each in sorted(told.cautions, key=lambda c: _ORDER.index(c.severity))),
+        *(caution(each) for each in gravest_first(told.cautions)),
         _memory(told.estimate.memory) if told.estimate else EMPTY,
         note=t("Estimated for this machine, while nobody else uses it."),
         id="train-outlook",
     )
 
 
-def caution(told: Caution) -> Html:
-    """A warning with what to do about it."""
-    tone = _TONES[told.severity]
-    return html.notice(tone, say(told.found), say(told.remedy), id=f"caution-{told.name}")
+def gravest_first(cautions: Iterable[Caution]) -> list[Caution]:
+    """In the order in which people should read them."""
+    return sorted(cautions, key=lambda each: _ORDER.index(each.severity))
 
 
-def came_true(run: Run, told: Estimate | None, *, price_per_hour: float | None = None) -> Html:
+def caution(told: Caution, *, of: Sequence[str] = ()) -> Html:
+    """A warning with what to do about it; `of` are the methods of several runs that it is about."""
+    found, name = say(told.found), told.name
+    if of:
+        labels = " · ".join(t(METHODS[method].label) for method in of)
+        found, name = t("{whose}: {found}", whose=labels, found=found), f"{name}-{'-'.join(of)}"
+    return html.notice(_TONES[told.severity], found, say(told.remedy), id=f"caution-{name}")
+
+
+def came_true(run: Run, foretold: Foretold) -> Html:
     """The estimate of a run that has ended beside what it took; nothing where neither is known."""
     timing: Mapping[str, Any] = ((run.result or {}).get("report") or {}).get("timing") or {}
     if not timing.get("run_s"):
         return EMPTY
+    told, price_per_hour = foretold.estimate, foretold.price_per_hour
     rows: list[tuple[str, Callable[[Any], str], float | None, float | None]] = [
         (t("Time"), i18n.duration, told.seconds if told else None, timing["run_s"]),
         (t("Memory"), size, told.peak_mb if told else None, timing.get("peak_mb")),
@@ -51,13 +61,19 @@ def came_true(run: Run, told: Estimate | None, *, price_per_hour: float | None =
         rows.append((t("Tokens"), i18n.number, told.tokens if told else None, timing["tokens"]))
     if price_per_hour is not None:
         spent = timing["run_s"] / 3600 * price_per_hour
-        rows.append((t("Money"), money, told.cost(price_per_hour) if told else None, spent))
+        rows.append((t("Money"), money, foretold.cost, spent))
     cells = [
         [name, shown(before) if before else "—", el("b", shown(after) if after else "—")]
         for name, shown, before, after in rows
     ]
-    body = html.table(("", t("Estimated"), t("It took")), cells, id="run-came-true")
-    note = t("Time is longer than estimated where others use the machine meanwhile.")
+    is_afterwards = told is not None and foretold.is_afterwards
+    estimated = t("Estimated afterwards") if is_afterwards else t("Estimated")
+    body = html.table(("", estimated, t("It took")), cells, id="run-came-true")
+    note = (
+        t("Nothing was estimated before the launch; this is estimated from the data of today.")
+        if is_afterwards
+        else t("Time is longer than estimated where others use the machine meanwhile.")
+    )
     return html.section(t("What it took"), body, note=note)
 
 

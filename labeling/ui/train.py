@@ -39,18 +39,17 @@ VIEWERS = 8
 
 
 class Preset(NamedTuple):
-    """A size of training data: `up_to` pairs; `typical` is a number to ask a preset for."""
+    """A size of training data; `typical` rows are of this size also where a method halves them."""
 
     name: str
     label: str
-    up_to: int | None
     typical: int
 
 
 PRESETS = (
-    Preset("small", "Small · under 200", 199, 100),
-    Preset("medium", "Medium · 200 to 1,000", 1000, 500),
-    Preset("large", "Large · over 1,000", None, 2000),
+    Preset("small", "Small · under 200", 100),
+    Preset("medium", "Medium · 200 to 1,000", 500),
+    Preset("large", "Large · over 1,000", 4000),
 )
 _REACHES = {
     Reach.SHORT: (Message("too few"), "warn"),
@@ -108,7 +107,10 @@ class TrainTab:
                 self.data = actions.area("train-data")
                 with gr.Column(elem_classes="wsl-card wsl-setup"):
                     self._draw_setup()
-                self.pipeline = actions.area("train-pipeline")
+                with gr.Column(elem_classes="wsl-card"):
+                    self.pipeline = actions.area("train-pipeline")
+                    self.pipeline_outlook = actions.area("pipeline-outlook")
+                    self.pipeline_launch = actions.area("pipeline-launch")
             with gr.Column(scale=7, min_width=320, elem_classes="wsl-main"):
                 with gr.Column(elem_classes="wsl-card"):
                     self.status = actions.area("run-view")
@@ -152,6 +154,7 @@ class TrainTab:
             [(preset.label, preset.name) for preset in PRESETS],
             value=None,
             label="Preset for the amount of data",
+            info="By the rows that one model learns from; two may have to share what there is.",
             elem_id="train-preset",
         )
         self.form = form.draw(METHODS, shown=first)
@@ -168,12 +171,12 @@ class TrainTab:
         self.why_not = actions.area("train-why-not")
 
     def _connect(self, head: gr.HTML) -> None:
-        shown = [self.shown, self.preset, self.method]
+        shown = [self.shown, self.preset, self.method, self.start_from]
         everything = [
             *(self.data, self.status, self.actions, self.swap, self.curves, self.log),
             *(self.result, self.runs, self.shown, self.drawn, self.timer, self.start),
             *(self.why_not, self.preset, self.about, self.reward_run, self.pipeline),
-            *(self.outlook, self.price, self.start_from),
+            *(self.outlook, self.price, self.start_from, self.pipeline_launch),
         ]
         fields = self.form.all_fields()
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -184,15 +187,27 @@ class TrainTab:
             "outputs": self.outlook,
             **quiet,
         }
-        actions.on_open(
+        foresight_of_all = {
+            "fn": guarded(self._sessions, self.foresee_all, inline=self.nothing_to_expect_of_all),
+            "inputs": [self.start_from, self.price],
+            "outputs": [self.pipeline_outlook, self.pipeline_launch],
+            **quiet,
+        }
+        opened = actions.on_open(
             head, guarded(self._sessions, self.open), shown, [*everything, *fields]
-        ).then(guarded(self._sessions, self.prepare), None, None, **quiet).then(**foresight)
-        self.drawn.change(
+        )
+        opened.then(guarded(self._sessions, self.prepare), None, None, **quiet).then(
+            **foresight
+        ).then(**foresight_of_all)
+        looked_back = self.drawn.change(
             guarded(self._sessions, self.look_back), self.shown, self.came_true, **quiet
-        ).then(guarded(self._sessions, self.prepare_again), None, None, **quiet)
+        )
+        looked_back.then(guarded(self._sessions, self.prepare_again), None, None, **quiet).then(
+            **foresight_of_all
+        )
         self.timer.tick(
             guarded(self._sessions, self.follow, inline=self.stop_following),
-            [self.shown, self.drawn, self.method],
+            [self.shown, self.drawn, self.method, self.start_from],
             everything,
             concurrency_id="run-progress",
             concurrency_limit=VIEWERS,
@@ -234,8 +249,11 @@ class TrainTab:
             show_progress="minimal",
             api_visibility="private",
         )
-        self.price.blur(guarded(self._sessions, self.set_price), self.price, None, **quiet)
-        for place in (self.actions, self.runs, self.pipeline):
+        self.start_from.input(trigger_mode="always_last", **foresight_of_all)
+        self.price.blur(guarded(self._sessions, self.set_price), self.price, None, **quiet).then(
+            **foresight_of_all
+        )
+        for place in (self.actions, self.runs, self.pipeline, self.pipeline_launch):
             actions.on_action(
                 place,
                 acted(self._sessions, self.act),
@@ -243,17 +261,22 @@ class TrainTab:
                 everything,
             )
 
-    def open(self, actor: Actor, shown: str, preset: str | None, method: str) -> dict[Any, Any]:
+    def open(
+        self, actor: Actor, shown: str, preset: str | None, method: str, start: str
+    ) -> dict[Any, Any]:
         """Everything, as it is now; the preset follows the data until somebody chooses one."""
-        drawn = self._everything(actor, shown, method) | {
+        drawn = self._everything(actor, shown, method, start) | {
             self.about: about_method(method),
             self.price: self._launching.price_per_hour(actor),
             self.outlook: EMPTY,  # What is known of another method, or in another language.
         }
         if preset is None:
-            fitting = preset_of(self._launching.amount(actor, method).rows).name
-            choice = gr.update(value=fitting, visible=self._has_presets(actor, method))
-            drawn |= {self.preset: choice} | self._filled(actor, fitting, method, Tuning.LORA)
+            fitting = self._fitting(actor, None, method, Tuning.LORA)
+            sizes = self._sizes(actor, method)
+            size = next((name for name, options in sizes.items() if options == fitting), None)
+            # The sizes stay away where they make no difference to what suits the method.
+            choice = gr.update(value=size, visible=len(set(sizes.values())) > 1)
+            drawn |= {self.preset: choice} | self.form.filled(method, fitting)
         return drawn
 
     def prepare(self, actor: Actor) -> None:
@@ -265,12 +288,12 @@ class TrainTab:
         """A run has ended before the eyes of a lead, who may want another."""
         self._launching.prepare(actor)
 
-    def follow(self, actor: Actor, shown: str, drawn: str, method: str) -> Any:
+    def follow(self, actor: Actor, shown: str, drawn: str, method: str, start: str) -> Any:
         """The run a second later: numbers while it works, everything when its state changed."""
         view = self._launching.view(actor, shown or None)
         pipeline = self._pipeline.state(actor)
         if view is None or drawn != _state_key(view, pipeline):
-            return self._everything(actor, _followed(shown, pipeline), method, pipeline)
+            return self._everything(actor, _followed(shown, pipeline), method, start, pipeline)
         return {
             self.status: run_view.status(view, utc_now()),
             self.curves: run_charts.curves(view.run, view.events, view.standings),
@@ -287,20 +310,21 @@ class TrainTab:
         """Fill the form with what suits this much data and this tuning."""
         method = given[self.method]
         tuning = given[self.form.fields[method, "tuning"]]
-        return self._filled(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+        fitting = self._fitting(actor, given[self.preset], method, tuning)
+        return self.form.filled(method, fitting)
 
     def choose_tuning(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """The step size that suits it, and no other change of what the lead has chosen."""
         method = given[self.method]
         tuning = given[self.form.fields[method, "tuning"]]
-        fitting = self._fitting(actor, given[self.preset] or PRESETS[0].name, method, tuning)
+        fitting = self._fitting(actor, given[self.preset], method, tuning)
         return self.form.retuned(method, fitting)
 
     def choose_method(
-        self, actor: Actor, shown: str, _preset: str | None, method: str
+        self, actor: Actor, shown: str, _preset: str | None, method: str, start: str
     ) -> dict[Any, Any]:
         """Show the form of another method, and what there is for it to learn from."""
-        return self.open(actor, shown, None, method)
+        return self.open(actor, shown, None, method, start)
 
     def launch(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """Press Train."""
@@ -312,7 +336,7 @@ class TrainTab:
             start=given[self.start_from],
             reward_run=given[self.reward_run],
         )
-        return self._everything(actor, run.id, method)
+        return self._everything(actor, run.id, method, given[self.start_from])
 
     def look_ahead(self, actor: Actor, given: Mapping[Any, Any]) -> dict[Any, Any]:
         """What a run with these options would take, and what to be warned of."""
@@ -339,6 +363,20 @@ class TrainTab:
         """Nobody has asked: what stands in the way is said to who presses the button."""
         return {self.outlook: EMPTY}
 
+    def foresee_all(self, actor: Actor, start: str, price: float | None) -> dict[Any, Any]:
+        """What the stages of the pipeline would take, likewise; and whether it may be started."""
+        shown = gr.skip()
+        if not self._launching.is_training(actor):
+            told = self._pipeline.outlooks(actor, start=start)
+            shown = pipeline_view.expected(told, price_per_hour=price or None)
+        pipeline, runs = self._pipeline.state(actor), self._launching.list_runs(actor)
+        launch = self._pipeline_launch(actor, start, pipeline, runs)
+        return {self.pipeline_outlook: shown, self.pipeline_launch: launch}
+
+    def nothing_to_expect_of_all(self, _: str) -> dict[Any, Any]:
+        """As for one run; what stands in the way is said beside the button."""
+        return {self.pipeline_outlook: EMPTY}
+
     def set_price(self, actor: Actor, price: float | None) -> None:
         """What an hour costs from now on."""
         self._launching.set_price_per_hour(actor, price)
@@ -349,8 +387,7 @@ class TrainTab:
         if view is None or view.run.state is not RunState.SUCCEEDED:
             return {self.came_true: EMPTY}
         told = self._launching.foretold(actor, view.run.id)
-        price = self._launching.price_per_hour(actor)
-        return {self.came_true: outlook.came_true(view.run, told, price_per_hour=price)}
+        return {self.came_true: outlook.came_true(view.run, told)}
 
     def act(
         self, actor: Actor, action: Action, shown: str, method: str, start: str
@@ -360,22 +397,22 @@ class TrainTab:
             return self._log(actor, action.key)
         if action.act == "promote":
             report = self._promoting.promote(actor, action.key)
-            return self._everything(actor, shown, method) | {
+            return self._everything(actor, shown, method, start) | {
                 self.swap: promoted(report, id="run-promoted")
             }
         if action.act == "start-pipeline":
             state = self._pipeline.start(actor, start=start)
-            return self._everything(actor, state.run_ids[state.current or ""], method)
+            return self._everything(actor, state.run_ids[state.current or ""], method, start)
         if action.act == "stop-pipeline":
             self._pipeline.stop(actor)
-            return self._everything(actor, shown, method)
+            return self._everything(actor, shown, method, start)
         if action.act == "cancel":
             self._launching.cancel(actor, action.key)
         elif action.act == "resume":
             self._launching.resume(actor, action.key)
         elif action.act not in ("open", "hide-log"):
             raise BadInput("There is nothing to do that is called {act!r}.", act=action.act)
-        return self._everything(actor, action.key, method)
+        return self._everything(actor, action.key, method, start)
 
     def _log(self, actor: Actor, run_id: str) -> dict[Any, Any]:
         view = self._launching.view(actor, run_id)
@@ -385,19 +422,14 @@ class TrainTab:
             self.actions: self._actions(view, is_log_shown=True),
         }
 
-    def _has_presets(self, actor: Actor, method: str) -> bool:
-        """Whether the amount of data makes a difference to what suits the method."""
-        fitting = {
-            self._launching.preset(actor, method, rows=preset.typical, tuning=Tuning.LORA)
-            for preset in PRESETS
-        }
-        return len(fitting) > 1
+    def _sizes(self, actor: Actor, method: str) -> dict[str, MethodOptions]:
+        """What suits each size of data, by its name."""
+        return {p.name: self._fitting(actor, p.name, method, Tuning.LORA) for p in PRESETS}
 
-    def _filled(self, actor: Actor, preset: str, method: str, tuning: str) -> dict[Any, Any]:
-        return self.form.filled(method, self._fitting(actor, preset, method, tuning))
-
-    def _fitting(self, actor: Actor, preset: str, method: str, tuning: str) -> MethodOptions:
-        rows = next(p.typical for p in PRESETS if p.name == preset)
+    def _fitting(self, actor: Actor, size: str | None, method: str, tuning: str) -> MethodOptions:
+        """What suits a size, or else as many rows as there are."""
+        typical = next((preset.typical for preset in PRESETS if preset.name == size), None)
+        rows = typical or self._launching.amount(actor, method).rows
         return self._launching.preset(actor, method, rows=rows, tuning=tuning)
 
     def _starts(self, actor: Actor, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -411,7 +443,12 @@ class TrainTab:
         return [*usual, *versions]
 
     def _everything(
-        self, actor: Actor, shown: str, method: str, pipeline: PipelineState | None = None
+        self,
+        actor: Actor,
+        shown: str,
+        method: str,
+        start: str,
+        pipeline: PipelineState | None = None,
     ) -> dict[Any, Any]:
         # The pipeline is read before the run: a stage that begins meanwhile is followed next time.
         pipeline = pipeline or self._pipeline.state(actor)
@@ -421,7 +458,7 @@ class TrainTab:
         needs_reward_model = METHODS[method].needs_reward_model
         reason = why_not(
             amount,
-            active_run=next((r.id for r in runs if not r.state.is_final), None),
+            active_run=_active(runs),
             lacks_reward_model=needs_reward_model and not reward_runs,
         )
         now = utc_now()
@@ -429,11 +466,8 @@ class TrainTab:
         return {
             self.start_from: gr.Dropdown(self._starts(actor, runs)),
             self.data: data_card(method, amount, self._launching.counts(actor)),
-            self.pipeline: pipeline_view.start_card(
-                pipeline,
-                {run.id: run for run in runs},
-                is_busy=any(not run.state.is_final for run in runs),
-            ),
+            self.pipeline: pipeline_view.about(pipeline, {run.id: run for run in runs}),
+            self.pipeline_launch: self._pipeline_launch(actor, start, pipeline, runs),
             self.reward_run: gr.Dropdown(
                 [(_reward_label(run), run.id) for run in reward_runs],
                 value=_suggested(reward_runs, METHODS[method]),
@@ -460,6 +494,14 @@ class TrainTab:
             self.start: gr.Button(interactive=reason is None),
             self.why_not: el("p", reason, class_="wsl-note") if reason else EMPTY,
         }
+
+    def _pipeline_launch(
+        self, actor: Actor, start: str, pipeline: PipelineState | None, runs: Sequence[Run]
+    ) -> Html:
+        if busy := _active(runs):
+            return pipeline_view.launch(pipeline, [is_training(busy)])
+        refusals = self._pipeline.refusals(actor, start=start)
+        return pipeline_view.launch(pipeline, pipeline_view.refused(refusals))
 
     def _actions(self, view: RunView, *, is_log_shown: bool) -> Html:
         return run_view.actions(view, is_live=self._is_live(view), is_log_shown=is_log_shown)
@@ -524,14 +566,22 @@ def volume_notice(told: Volume) -> Html:
 def why_not(amount: KindCount, *, active_run: str | None, lacks_reward_model: bool) -> str | None:
     """Why Train cannot be pressed; None when it can."""
     if active_run is not None:
-        return t(
-            "{run} is training. Wait for it to end, or cancel it, to start another.", run=active_run
-        )
+        return is_training(active_run)
     if lacks_reward_model:
         return t("This method learns from a reward model. Train one first.")
     if amount.rows == 0:
         return t("There is nothing to train on yet.")
     return None
+
+
+def is_training(run_id: str) -> str:
+    """Why nothing else can be started meanwhile."""
+    return t("{run} is training. Wait for it to end, or cancel it, to start another.", run=run_id)
+
+
+def _active(runs: Sequence[Run]) -> str | None:
+    """The run that is at work, if one is."""
+    return next((run.id for run in runs if not run.state.is_final), None)
 
 
 def _suggested(reward_runs: Sequence[Run], method: Method) -> str | None:
@@ -549,11 +599,6 @@ def _reward_label(run: Run) -> str:
 def _version_label(policy: Policy, made_by: Run | None) -> str:
     method = METHODS.get(made_by.method) if made_by else None
     return f"{policy.version} · {method.label}" if method else policy.version
-
-
-def preset_of(rows: int) -> Preset:
-    """The size that this many preferences are."""
-    return next(v for v in PRESETS if v.up_to is None or rows <= v.up_to)
 
 
 def about_method(name: str) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -508,6 +509,11 @@ def test_who_watches_the_pipeline_sees_each_stage_follow_without_a_reload(
     fill_with_preferences(tmp_path / "data", 40)
     with serving(tmp_path / "data", tiny_model) as running:
         page = open_lead_page(new_visitor, running.url, "train")
+        told = page.locator("#pipeline-estimates tbody tr")
+        expect(told.last).to_contain_text("All three", timeout=RUN_TIMEOUT_MS)
+        for stage, row in zip(("SFT", "Reward model", "PPO"), told.all()[:3], strict=True):
+            expect(row).to_contain_text(re.compile(rf"{stage}.*\d s.*\d MiB"))
+        snap(page, "pipeline-before")
         page.click("#pipeline-start")
         expect(page.locator("#run-phase")).to_be_visible()
         stages = page.locator("#pipeline-stages tbody tr")
@@ -515,6 +521,7 @@ def test_who_watches_the_pipeline_sees_each_stage_follow_without_a_reload(
         expect(stages.nth(1)).to_contain_text("done", timeout=RUN_TIMEOUT_MS)
         expect(stages.nth(2)).to_contain_text("at work", timeout=RUN_TIMEOUT_MS)
         snap(page, "pipeline")
+        assert len(list((tmp_path / "data" / "runs").glob("*/estimate.json"))) == 3
         page.click("#train-cancel")
         page.click("#wsl-ask-yes")
         expect(page.locator("#train-pipeline")).to_contain_text(

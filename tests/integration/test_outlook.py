@@ -12,6 +12,7 @@ import pytest
 from labeling.access import Actor
 from labeling.launching import Launching
 from labeling.outlook import company_of
+from labeling.pipeline import Pipeline
 from store import policies, runs, snapshots
 from store.errors import BadInput, NotAllowed
 from store.records import Policy, Role, Run, RunState
@@ -20,11 +21,12 @@ from tests.models import build_adapter, build_model
 from tests.rundirs import OPTIONS, eval_prompts, make_run_dir, preference_rows, run_here
 from tests.services import Lab, open_lab
 from training.config import worker_environment
-from training.estimate import ALONE, PLANS, Company
+from training.estimate import ALONE, PLANS, Company, Foretold
 from training.events import EventKind, EventReader
 from training.lengths import TokenCounter
 from training.loading import load_base, load_tokenizer
 from training.machine import measured
+from training.measurements import plain
 from training.methods import METHODS
 from training.policy import adapter_sha256
 from training.rundir import Outcome, RunDir
@@ -133,14 +135,50 @@ def test_a_lead_is_told_what_a_run_takes_and_afterwards_what_it_took(
     assert 0 < timing["cpu_s"] < timing["run_s"] * 1.5
     # What was said before is said again, whatever there is to learn from by then.
     make_preference(lab.store, "A new question?", "Yes. " * 200, "No.")
-    assert launching.foretold(LEAD, run.id) == told.estimate
+    assert launching.foretold(LEAD, run.id) == Foretold(told.estimate)
     assert f"{told.estimate.tokens:,}" in launching.report(LEAD, run.id)
     # And where nothing was said, or that is lost, it is told anew.
     (Path(run.folder) / "estimate.json").write_text("{}")
-    again = launching.foretold(LEAD, run.id)
+    again, is_afterwards = launching.foretold(LEAD, run.id)[::2]
     assert again is not None
+    assert is_afterwards
     assert again.memory.trained == told.estimate.memory.trained
     assert again.tokens != told.estimate.tokens
+
+
+def test_the_file_that_a_run_leaves_tells_what_was_estimated_and_what_it_cost(
+    tmp_path: Path, lab: Lab
+) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    launching.set_price_per_hour(LEAD, 3600.0)
+    options = {**OPTIONS, "epochs": 1, "eval_generations": 0}
+
+    told = launching.outlook(LEAD, "dpo", options).estimate
+    run = lab.wait(launching.launch(LEAD, "dpo", options))
+
+    assert told is not None
+    page = RunDir(Path(run.folder)).report_path.read_text(encoding="utf-8")
+    assert f"<td>Tokens trained on</td><td>{plain(told.tokens)}</td>" in page
+    assert f"<td>Money</td><td>{plain(told.seconds)}</td>" in page
+
+
+def test_the_stages_of_the_pipeline_are_foretold_before_any_is_started(
+    tmp_path: Path, lab: Lab
+) -> None:
+    launching = Launching(lab.store, lab.service, tmp_path / "snapshots")
+    pipeline = Pipeline(lab.store, launching, lab.service)
+
+    sft, reward, ppo = pipeline.outlooks(LEAD)
+    state = pipeline.start(LEAD)
+    pipeline.stop(LEAD)
+    launching.cancel(LEAD, state.run_ids["sft"])
+    run = lab.wait(runs.get(lab.store, state.run_ids["sft"]))
+
+    assert None not in (sft.estimate, reward.estimate)
+    assert ppo.estimate is not None
+    assert ppo.estimate.memory.reward_model > 0
+    assert ppo.general >= sft.facts.rows
+    assert launching.foretold(LEAD, run.id) == Foretold(sft.estimate)
 
 
 def test_an_estimate_of_other_options_is_not_kept_for_a_run(tmp_path: Path, lab: Lab) -> None:

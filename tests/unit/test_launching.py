@@ -182,7 +182,7 @@ def test_nothing_is_foretold_of_a_run_whose_options_are_not_to_be_had_any_more(
     gone = '{"options": {"gone": 1}}'
     bench.store.write(lambda cursor: cursor.execute("UPDATE runs SET spec = ?", [gone]) and None)
 
-    assert bench.launching.foretold(LEA, run.id) is None
+    assert bench.launching.foretold(LEA, run.id).estimate is None
 
 
 def test_a_run_shows_what_people_say_of_its_policy_against_parent_and_base(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from labeling.access import Actor, actor_of
 from labeling.launching import Launching
+from labeling.outlook import Outlook
 from labeling.pipeline import STAGES, Pipeline, PipelineState
 from store import policies, runs, snapshots
 from store.db import Store
@@ -14,6 +15,10 @@ from store.errors import BadInput, Conflict, NotAllowed
 from store.records import Role, Run, RunState
 from store.training_data import KindCount
 from tests.builders import make_annotator, make_preference
+from tests.unit.test_cautions import facts
+from tests.unit.test_estimate import foretold
+from training.estimate import Company
+from training.messages import Message
 from training.methods import METHODS
 from training.options import MethodOptions
 from training.runs import RunService
@@ -40,11 +45,21 @@ class ScriptedLaunching:
     def __init__(self, store: Store, folder: Path) -> None:
         self.launched: list[dict[str, Any]] = []
         self.refused: set[str] = set()
+        self.rows = 300
+        self.asked: dict[str, dict[str, Any]] = {}
         self._store = store
         self._snapshot = snapshots.freeze(store, folder, created_by="lea")
 
     def amount(self, _actor: Actor, _method: str) -> KindCount:
-        return KindCount(300, 300)
+        return KindCount(self.rows, self.rows)
+
+    def outlook(self, _actor: Actor, method: str, _options: object, **asked: Any) -> Outlook:
+        self.asked[method] = asked
+        return Outlook(method, facts(rows=self.rows), (), foretold(method), general=7)
+
+    def refusal(self, _actor: Actor, method: str, _options: object, *, start: str) -> Any:
+        self.asked[method] = {"start": start}
+        return Message("There is nothing to learn from.") if method in self.refused else None
 
     def preset(self, _actor: Actor, method: str, *, rows: int, tuning: str) -> MethodOptions:
         options = METHODS[method].options if method in METHODS else MethodOptions
@@ -180,6 +195,56 @@ def test_after_a_restart_it_goes_on_with_what_ended_meanwhile(bench: Bench) -> N
     assert bench.state().current == "sft"
     bench.open().catch_up()
     assert bench.state().current == "reward"
+
+
+def foreseen(bench: Bench) -> list[Any]:
+    """What goes along with each run that is launched, through all stages."""
+    for stage in STAGES:
+        bench.end(stage)
+    return [given["foreseen"] for given in bench.launching.launched]
+
+
+def test_what_was_told_before_the_start_goes_along_with_each_stage(bench: Bench) -> None:
+    told = [outlook.estimate for outlook in bench.pipeline.outlooks(bench.lead)]
+    bench.pipeline.start(bench.lead)
+    assert foreseen(bench) == told
+    assert None not in told
+
+
+def test_what_was_told_outlives_a_restart(bench: Bench) -> None:
+    told = [outlook.estimate for outlook in bench.pipeline.outlooks(bench.lead)]
+    bench.pipeline.start(bench.lead)
+    bench.runs.on_finished.clear()
+    bench.open()
+    assert foreseen(bench) == told
+
+
+def test_what_was_told_of_another_start_is_not_kept(bench: Bench) -> None:
+    bench.pipeline.outlooks(bench.lead, start="base")
+    bench.pipeline.start(bench.lead)
+    assert foreseen(bench) == [None] * 3
+
+
+@pytest.mark.parametrize(("rows", "is_watched"), [(200, False), (400, True)])
+def test_ppo_is_foretold_with_what_the_stages_before_it_will_make(
+    bench: Bench, rows: int, is_watched: bool
+) -> None:
+    bench.launching.rows = rows
+    bench.pipeline.outlooks(bench.lead)
+    awaited = bench.launching.asked["ppo"]["awaited"]
+    assert awaited.company == Company(is_scored=True, meets_base=True, is_watched=is_watched)
+    assert awaited.general == 7 + rows
+    assert "awaited" not in bench.launching.asked["sft"]
+
+
+def test_stages_that_would_be_refused_are_told_with_the_reason(bench: Bench) -> None:
+    assert bench.pipeline.refusals(bench.lead, start="pol-000007") == {}
+    # Those after the first one start from what it makes.
+    assert [bench.launching.asked[stage]["start"] for stage in STAGES] == [
+        *("pol-000007", "base", "base")
+    ]
+    bench.launching.refused.add("reward")
+    assert list(bench.pipeline.refusals(bench.lead)) == ["reward"]
 
 
 def test_only_leads_may_start_or_stop_it(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from tests.unit.test_estimate import foretold
 from training.artefacts import Response, compare
 from training.blind import Blind, Standing
 from training.config import RunSpec
+from training.estimate import Foretold
 from training.events import Event
 from training.measurements import plain
 from training.messages import Message
@@ -116,7 +117,7 @@ def test_the_page_is_whole_and_tells_all_in_its_order() -> None:
 
 def test_what_was_estimated_and_what_people_said_stand_beside_what_the_trainer_knows() -> None:
     told = foretold()
-    beside = Beside([Blind("pol-000003", win_rate(3, 1, 0))], told, price_per_hour=3600.0)
+    beside = Beside([Blind("pol-000003", win_rate(3, 1, 0))], Foretold(told, 3600.0))
     text = " ".join(outline(render(make_spec(), EVENTS, make_report(), beside)).text)
 
     assert f"seconds {plain(told.seconds)} 20.2" in text
@@ -126,6 +127,17 @@ def test_what_was_estimated_and_what_people_said_stand_beside_what_the_trainer_k
     alone = " ".join(outline(render(make_spec(), EVENTS, make_report())).text)
     assert "seconds — 20.2" in alone
     assert "Money" not in alone
+
+
+def test_an_estimate_made_after_the_run_is_called_so() -> None:
+    before, after = (
+        render(
+            make_spec(), EVENTS, make_report(), Beside(foretold=Foretold(foretold(), None, late))
+        )
+        for late in (False, True)
+    )
+    assert "Estimated afterwards" in after
+    assert "Estimated afterwards" not in before
 
 
 def test_people_and_the_reward_model_are_drawn_over_the_root_of_the_kl() -> None:

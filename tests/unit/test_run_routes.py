@@ -95,6 +95,31 @@ def test_the_report_tells_what_people_have_said_since(
     assert "People do not see what the reward model saw" in page
 
 
+def test_the_file_of_a_report_that_was_read_says_what_the_page_said(
+    web: FastAPI, store: Store, run_dir: RunDir
+) -> None:
+    run_dir.report_path.write_text(PAGE)
+    meet(store, wins=2, losses=10)
+    run_dir.write_result(RunResult(Outcome.SUCCEEDED, report=BETTER))
+
+    page = client_of(web, "Lea").get("/api/runs/run-1/report").text
+
+    assert "2 won, 10 lost" in run_dir.report_path.read_text(encoding="utf-8")
+    assert run_dir.report_path.read_text(encoding="utf-8") == page
+
+
+def test_a_report_is_read_where_its_file_cannot_be_written(
+    web: FastAPI, store: Store, run_dir: RunDir
+) -> None:
+    run_dir.report_path.write_text(PAGE)
+    meet(store, wins=2, losses=10)
+    run_dir.write_result(RunResult(Outcome.SUCCEEDED, report=BETTER))
+    run_dir.report_path.with_name("report.html.partial").mkdir()
+
+    assert "2 won, 10 lost" in client_of(web, "Lea").get("/api/runs/run-1/report").text
+    assert run_dir.report_path.read_text() == PAGE
+
+
 def test_a_report_that_cannot_be_made_anew_is_what_the_run_wrote(
     web: FastAPI, store: Store, run_dir: RunDir, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -513,14 +513,6 @@ def test_a_run_offers_what_its_state_allows(
     assert not_offered not in shown
 
 
-@pytest.mark.parametrize(
-    ("preferences", "name"),
-    [(0, "small"), (199, "small"), (200, "medium"), (1000, "medium"), (1001, "large")],
-)
-def test_the_preset_follows_the_number_of_preferences(preferences: int, name: str) -> None:
-    assert train.preset_of(preferences).name == name
-
-
 def test_train_says_why_it_cannot_be_pressed() -> None:
     some, none = KindCount(60, 60), KindCount(0, 0)
 

@@ -9,13 +9,14 @@ from labeling.cautions import Caution, Severity
 from labeling.i18n import Language
 from labeling.outlook import Outlook, lengths_of, with_responses
 from labeling.ui import outlook as view
+from labeling.ui import pipeline_view
 from store.completions import Written
 from store.data_facts import DataFacts
 from store.records import RunState
 from tests.unit.test_cautions import facts
 from tests.unit.test_estimate import foretold
 from tests.unit.test_ui_html import HOSTILE, make_run
-from training.estimate import Lengths, Memory
+from training.estimate import Foretold, Lengths, Memory
 from training.lengths import TokenCounts
 from training.messages import Message
 
@@ -72,6 +73,45 @@ def test_a_run_that_cannot_be_foreseen_still_shows_its_cautions() -> None:
     assert "caution-few" in shown
 
 
+def stages(*cautions: Caution) -> list[Outlook]:
+    """Three runs, all with the same cautions."""
+    return [replace(outlook(*cautions), method=method) for method in ("sft", "reward", "ppo")]
+
+
+def test_the_stages_of_the_pipeline_are_told_with_their_sum() -> None:
+    shown = pipeline_view.expected(stages())
+
+    assert shown.count("2 min 5 s") == 3
+    assert "<b>6 min 15 s</b>" in shown
+    assert "<b>1.4 GiB</b>" in shown  # one after the other
+    assert "Money" not in shown
+    assert "<b>0.21</b>" in pipeline_view.expected(stages(), price_per_hour=2.0)
+
+
+def test_a_stage_that_cannot_be_foreseen_leaves_the_sum_open() -> None:
+    first, *others = stages()
+    shown = pipeline_view.expected([replace(first, estimate=None), *others], price_per_hour=2.0)
+
+    assert shown.count("2 min 5 s") == 2
+    assert "<b>—</b>" in shown
+
+
+def test_what_is_grave_of_several_stages_is_said_once_with_their_names() -> None:
+    given = caution("habit", Severity.WARN, "Odd."), caution("small", Severity.NOTE)
+    shown = pipeline_view.expected(stages(*given))
+
+    assert shown.count("Odd.") == 1
+    assert "SFT · Reward model · PPO: Odd." in shown
+    assert "caution-small" not in shown
+
+
+def test_the_pipeline_says_beside_its_button_why_it_cannot_be_pressed() -> None:
+    assert "disabled" not in pipeline_view.launch(None, [])
+    shown = pipeline_view.launch(None, ["SFT: Nothing to learn from."])
+    assert "disabled" in shown
+    assert "SFT: Nothing to learn from." in shown
+
+
 def test_nothing_is_foretold_without_data() -> None:
     assert view.outlook(outlook(data=facts(rows=0))) == ""
 
@@ -80,22 +120,30 @@ def test_the_estimate_stands_beside_what_a_run_took() -> None:
     timing = {"run_s": 250.0, "peak_mb": 2048.0, "tokens": 123_456}
     run = make_run(RunState.SUCCEEDED, result={"report": {"timing": timing}})
 
-    shown = view.came_true(run, TOLD)
+    shown = view.came_true(run, Foretold(TOLD))
 
     for text in ("2 min 5 s", "4 min 10 s", "1.4 GiB", "2.0 GiB", "123,456"):
         assert text in shown
-    assert "4 min 10 s" in view.came_true(run, None)
-    assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), TOLD) == ""
+    assert "4 min 10 s" in view.came_true(run, Foretold())
+    assert view.came_true(make_run(RunState.SUCCEEDED, result={"report": {}}), Foretold(TOLD)) == ""
 
 
 def test_what_a_run_cost_stands_beside_what_it_was_to_cost() -> None:
     run = make_run(RunState.SUCCEEDED, result={"report": {"timing": {"run_s": 250.0}}})
 
-    assert "Money" not in view.came_true(run, TOLD)
-    shown = view.came_true(run, TOLD, price_per_hour=20.0)
+    assert "Money" not in view.came_true(run, Foretold(TOLD))
+    shown = view.came_true(run, Foretold(TOLD, 20.0))
 
     assert "0.69" in shown  # 125 s
     assert "1.39" in shown  # 250 s
+
+
+def test_an_estimate_made_after_a_run_is_called_so() -> None:
+    run = make_run(RunState.SUCCEEDED, result={"report": {"timing": {"run_s": 250.0}}})
+
+    assert "Estimated afterwards" in view.came_true(run, Foretold(TOLD, is_afterwards=True))
+    for told in (Foretold(TOLD), Foretold(None, is_afterwards=True)):
+        assert "afterwards" not in view.came_true(run, told)
 
 
 def test_it_is_said_in_chinese() -> None:

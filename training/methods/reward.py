@@ -71,6 +71,10 @@ class RewardOptions(ProcessOptions, TrainerOptions):
         """The share of so many rows to learn from that is really kept for the second model."""
         return self.watch_share if rows >= self.FEWEST_TO_DIVIDE else 0.0
 
+    def rows_of_second(self, rows: int) -> int:
+        """How many of a snapshot's rows are kept for the second model; 0 where there is none."""
+        return round(rows * self.divided_share(round(rows * (1 - self.eval_share))))
+
     @classmethod
     def preset(cls, rows: int, *, parameters: int | None, tuning: str) -> Self:
         """Defaults for what so many rows leave the first model, where they are divided."""

@@ -12,7 +12,9 @@ from typing import Any
 
 from training import report_page
 from training.config import GENERAL
+from training.estimate import Foretold
 from training.events import EventReader
+from training.report_page import Beside
 from training.rundir import write_whole
 from training.shape import count_parameters
 from training.verdicts import Evidence, judge
@@ -29,7 +31,9 @@ def summarise(job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
     verdicts = [verdict.to_json() for verdict in judge(Evidence.of(events, report))]
     whole = {**report, "environment": _environment(job), "verdicts": verdicts}
     try:
-        write_whole(job.run_dir.report_path, report_page.render(job.spec, events, whole))
+        beside = Beside(foretold=Foretold.from_json(job.run_dir.read_estimate()))
+        page = report_page.render(job.spec, events, whole, beside)
+        write_whole(job.run_dir.report_path, page)
     except Exception:
         # The page tells what the result holds; a run is not lost for the lack of it.
         log.exception("The report of %s could not be written", job.spec.run_id)
