@@ -78,6 +78,7 @@ class Launching:
         self._runs = runs_service
         self._snapshots_folder = snapshots_folder
         self._outlooks = Outlooks(store, runs_service)
+        self._with_rows: set[str] = set()  # methods
         # Protects the reports of runs against two who read one and would both write it.
         self._keeping_report = threading.Lock()
 
@@ -129,14 +130,20 @@ class Launching:
         return replace(outlook, cautions=(*misfits, *outlook.cautions))
 
     def refusal(
-        self, actor: Actor, method: str, options: Mapping[str, Any], *, start: str = Start.LIVE
+        self, actor: Actor, method: str, tuning: Tuning, *, start: str = Start.LIVE
     ) -> Message | None:
         """What a launch would be refused for as things are, but for the lack of a reward model."""
         require_lead(actor, "see training data")
-        chosen = _method(method)
-        if self.amount(actor, method).rows == 0:
+        if not self._has_rows(actor, method):
             return Message("There is nothing to train on yet.")
-        return next((c.found for c in self._misfits(chosen, options, start, None)), None)
+        misfits = self._misfits(_method(method), {"tuning": tuning}, start, None)
+        return next((misfit.found for misfit in misfits), None)
+
+    def _has_rows(self, actor: Actor, method: str) -> bool:
+        """What was there once is taken to stay: to count much takes long, and a launch does."""
+        if method not in self._with_rows and self.amount(actor, method).rows:
+            self._with_rows.add(method)
+        return method in self._with_rows
 
     def price_per_hour(self, actor: Actor) -> float | None:
         """What an hour of this machine costs, in a currency of people's own; None if not set."""

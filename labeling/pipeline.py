@@ -116,7 +116,7 @@ class Pipeline:
             stage: self._launching.refusal(
                 actor,
                 stage,
-                asdict(self._preset(actor, stage)),
+                Tuning.LORA,
                 start=start if stage == STAGES[0] else Start.BASE,
             )
             for stage in STAGES

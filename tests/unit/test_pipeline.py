@@ -57,7 +57,7 @@ class ScriptedLaunching:
         self.asked[method] = asked
         return Outlook(method, facts(rows=self.rows), (), foretold(method), general=7)
 
-    def refusal(self, _actor: Actor, method: str, _options: object, *, start: str) -> Any:
+    def refusal(self, _actor: Actor, method: str, _tuning: object, *, start: str) -> Any:
         self.asked[method] = {"start": start}
         return Message("There is nothing to learn from.") if method in self.refused else None
 

@@ -196,10 +196,11 @@ def test_a_pipeline_whose_stages_would_be_refused_cannot_be_started(tab: Tab) ->
         everything = tab.tab.open(tab.lead, "", None, "dpo", "live")
         return str(everything[tab.tab.pipeline_launch])
 
-    assert "disabled" not in drawn()
     tab.launching.rows = 0
     assert "disabled" in drawn()
     assert "SFT: There is nothing to train on yet." in drawn()
+    tab.launching.rows = 1
+    assert "disabled" not in drawn()
 
 
 def test_while_something_trains_the_pipeline_says_that_it_waits_for_it(tab: Tab) -> None:
