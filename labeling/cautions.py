@@ -70,7 +70,7 @@ def of_data(method: Method, options: MethodOptions, facts: DataFacts) -> Iterato
         return
     yield from _few(method, facts)
     yield from _one_person(facts)
-    yield from _habits(facts)
+    yield from _habits(options, facts)
     yield from _thumbs(options, facts)
     yield from _repeated(method, facts)
     yield from _prompts(facts)
@@ -229,7 +229,7 @@ def _one_person(facts: DataFacts) -> Iterator[Caution]:
     )
 
 
-def _habits(facts: DataFacts) -> Iterator[Caution]:
+def _habits(options: MethodOptions, facts: DataFacts) -> Iterator[Caution]:
     """Something other than quality decides nearly always."""
     if _is_above(facts.longer_won, LONGER_WINS):
         yield Caution(
@@ -242,6 +242,11 @@ def _habits(facts: DataFacts) -> Iterator[Caution]:
             Message(
                 "The policy will learn to write more, whatever it says. Tell people in the "
                 "guidelines what length is worth, or choose the sigmoid_norm loss."
+            )
+            if hasattr(options, "loss_type")
+            else Message(
+                "What learns from it will like length, whatever is said. Tell people in the "
+                "guidelines what length is worth."
             ),
         )
     if _is_above(facts.first_won, FIRST_WINS) or _is_above(_others(facts.first_won), FIRST_WINS):

@@ -113,6 +113,12 @@ def test_what_few_judgments_show_by_chance_is_no_habit(changes: dict[str, Any]) 
     assert of_data(**changes) == {}
 
 
+@pytest.mark.parametrize(("method", "can_choose"), [("dpo", True), ("reward", False)])
+def test_a_loss_is_advised_only_where_there_is_one_to_choose(method: str, can_choose: bool) -> None:
+    advice = str(of_data(method, longer_won=Tally(280, 295))["longer_wins"].remedy)
+    assert ("sigmoid_norm" in advice) is can_choose
+
+
 def test_thumbs_that_point_one_way_cannot_be_learned_from() -> None:
     found = of_data("kto", liked=Tally(300, 300))
 
