@@ -42,5 +42,5 @@ def test_a_run_without_memory_for_a_step_ends_with_that_name_and_advice(
     assert result.failure is not None
     assert result.failure.name == "out_of_memory"
     assert "Tried to allocate 2.00 GiB" in result.failure.message
-    assert "Lower the batch size" in result.failure.advice
+    assert "smaller batch size" in result.failure.advice
     assert not run_dir.adapter.exists()
